@@ -1,0 +1,141 @@
+"""The compiled fetcher: one thread, one connection, all queues of a client; see `_ext/fetcher.pyx`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
+
+from river_fast.job import Job
+
+def load_libpq(path: str) -> None: ...
+
+# What `take_attention` hands out: (what, queue index, number, text)
+GROW: Final[int]     # start `number` more worker threads for the queue
+NOTICE: Final[int]   # log `text` at logging level `number`
+CONNECTED: Final[int]  # the connection is (again) there, lock had; `number` 1 = first time
+LOST: Final[int]     # the connection was lost
+
+@final
+class FetchedRow:
+    """The row of a fetched job (river_fast.job.Row), and the one run of it that this process holds."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # raises TypeError: the fetcher makes them
+    @property
+    def id(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def encoded_args(self) -> bytes: ...
+    def field(self, column: int) -> bytes | None: ...
+    @property
+    def kind_index(self) -> int:
+        """Position in the fetcher's `kinds`, -1 for a kind that is not there."""
+    @property
+    def queue_index(self) -> int: ...
+    @property
+    def attempted_at_us(self) -> int:
+        """Microseconds since 2000-01-01 UTC: with id and attempt, the fence."""
+    @property
+    def claim(self) -> int:
+        """Address of the rf_claim, for the completer; good while the row lives."""
+    @property
+    def started_ns(self) -> int:
+        """Monotonic clock (`time.monotonic_ns`) when the job was popped."""
+    @property
+    def cancelled(self) -> bool:
+        """A remote cancel came while the job waited in the ring."""
+    @property
+    def plain(self) -> bool:
+        """Neither cancelled nor undecodable: the job may simply run."""
+    def begin(self) -> None:
+        """Its run begins now, not when it was popped: an async job's, whose Task had to wait for its first step."""
+    @property
+    def undecodable(self) -> str | None:
+        """Name of the column whose stored value cannot be used, None for a good row."""
+
+@final
+class Fetcher:
+    """Owns the fetch connection, the job rings and the slots. Methods are for any thread unless they say otherwise."""
+
+    def __new__(
+        cls,
+        *,
+        conninfo: bytes,
+        setup: bytes,                      # session settings and LISTEN, one simple message, sent after each connect
+        statements: Mapping[str, bytes],   # sql/ name -> text with $n: job_get_available, job_give_back, queue_poll
+        client_id: str,
+        lock_key: int,                     # the liveness lock; 0: none (no session locks on this server)
+        kinds: Sequence[str],              # registered kinds and aliases
+        async_kinds: Sequence[bool],       # which of them have an `async def`: their jobs go to the loop's ring
+        job_type: type[Job[Any]],
+        poll_only: bool = False,
+    ) -> Fetcher: ...
+    def run(self) -> None:
+        """The fetcher thread's body, without the GIL: connect, lock, fetch, until `close`. Call once, in its thread."""
+    def add_queue(
+        self,
+        name: str,
+        max_workers: int,
+        fetch_cooldown: float,             # seconds
+        fetch_poll_interval: float,        # seconds
+        prefetch: int,                     # -1: automatic, within hotpath.md's bounds; 0: never; n: at most n
+        active: dict[int, Job[Any]],       # pop puts the job in, the executor takes it out
+        paused: bool = False,
+        max_threads: int = 0,              # 0: max_workers
+    ) -> int:
+        """A queue's index, for all calls below. Indexes are never used again."""
+    def remove_queue(self, queue: int) -> None:
+        """No more fetches; unstarted jobs are given back; `pop` returns None to each of its threads."""
+    def pause(self, queue: int) -> None:
+        """No more fetches, unstarted jobs are given back; running ones go on."""
+    def resume(self, queue: int) -> None: ...
+    def notify(self, queue: int) -> None:
+        """As an insert notification for the queue: fetch now."""
+    def cancel(self, job_id: int) -> None:
+        """Remember a remote cancel: a job in a ring, or in the fetch in flight, will start `cancelled`."""
+    def pop(self, queue: int) -> Job[Any] | None:
+        """A worker thread's next job, its slot taken; waits without the GIL. None: the thread shall end."""
+    def try_pop(self, queue: int) -> Job[Any] | None:
+        """The event loop's next job of the queue, if there is one and a slot for it."""
+    def worker_started(self, queue: int, count: int) -> None:
+        """Before starting `count` worker threads: each will call `pop` until it returns None.
+        A negative count takes it back: threads that could not be started, or whose job is stuck."""
+    def loop_fileno(self) -> int:
+        """Readable when `take_loop_ready` has something; for `loop.add_reader`."""
+    def take_loop_ready(self) -> list[int]:
+        """The queues whose loop ring may have something, each once."""
+    def take_attention(self, timeout: float) -> list[tuple[int, int, int, str]]:
+        """What Python must do: (GROW | NOTICE | ..., queue, number, text); waits without the GIL. One thread."""
+    def finish(self, row: FetchedRow) -> None:
+        """The run ended without an outcome for the completer (`complete_tx`): give the slot back."""
+    def release_slot(self, row: FetchedRow) -> None:
+        """A stuck job: its slot serves others; its outcome will not release it again. Idempotent."""
+    def hold(self, on: bool) -> None:
+        """Back-pressure from the completer: while on, nothing is fetched."""
+    def unstarted(self, timeout: float) -> list[tuple[int, int]] | None:
+        """(id, attempted_at_us) of all jobs in the rings, told by the fetcher thread between two operations;
+        None when it did not answer in time (it is inside an operation, or the connection is down)."""
+    def stop_fetching(self, timeout: float) -> StopFetch:
+        """Steps 1 and 2 of the stop: the fetch in flight is received (until `timeout`, then cancelled), unstarted jobs
+        are given back except those with a remote cancel, the rings are closed. The connection and its lock stay.
+        Idempotent; waits without the GIL, `timeout` and half a second at most; works before `run` and after `close`."""
+    def close(self) -> None:
+        """`run` ends: connection closed. Idempotent. Returns at once; join the thread."""
+    def stats(self) -> dict[str, int]:
+        """Counters since start: fetches, fetched, empty_fetches, given_back, wakeups, reconnects, notifications ..."""
+    def queue_stats(self, queue: int) -> dict[str, int]:
+        """started, limit, done, ring, loop_ring, threads, prefetch, mean_run_ns (-1: none ended yet)."""
+
+@final
+class StopFetch:
+    """What `stop_fetching` did."""
+    given_back: int
+    unresolved: bool      # a fetch in flight, or the giving back, has an unknown outcome
