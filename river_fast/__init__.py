@@ -1,0 +1,101 @@
+"""river_fast: River's job queue on PostgreSQL, for Python services that need throughput.
+
+Insert jobs, work them with threads or on an event loop, and stop in order; side by side with River's clients in other
+languages, on the same tables. `import river_fast as river`.
+"""
+
+from river_fast.async_client import AsyncClient
+from river_fast.client import Client, client_from_context
+from river_fast.config import NEVER, Config, QueueConfig
+from river_fast.errors import (
+    ClientStoppedError,
+    ConfigError,
+    DatabaseError,
+    DecodeError,
+    EncodeError,
+    ForkedClientError,
+    InsertOutcomeUnknownError,
+    JobCancelError,
+    JobCancelledRemotelyError,
+    JobInterruptedError,
+    JobLostError,
+    JobRunningError,
+    JobSnoozeError,
+    JobTimeoutError,
+    MigrationError,
+    NotFoundError,
+    QueueAlreadyAddedError,
+    QueueNotFoundError,
+    RiverError,
+    UniqueConflictError,
+    UnknownJobKindError,
+    ValidationError,
+)
+from river_fast.event import Event, EventKind, JobStats
+from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult, UniqueOpts
+from river_fast.job import FAR_FUTURE, FAR_PAST, AttemptError, Job, JobState
+from river_fast.job_args import JobArgs, RawArgs, job_args, unique
+from river_fast.migrate import Migrator
+from river_fast.queue import Queue
+from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
+from river_fast.stop_report import StopReport, UnrecordedOutcome
+from river_fast.subscription_manager import Subscription
+from river_fast.version import __version__
+from river_fast.worker import Worker, Workers
+
+__all__ = [
+    "FAR_FUTURE",
+    "FAR_PAST",
+    "NEVER",
+    "AsyncClient",
+    "AttemptError",
+    "Client",
+    "ClientStoppedError",
+    "Config",
+    "ConfigError",
+    "DatabaseError",
+    "DecodeError",
+    "DefaultRetryPolicy",
+    "EncodeError",
+    "Event",
+    "EventKind",
+    "ForkedClientError",
+    "InsertManyParams",
+    "InsertOpts",
+    "InsertOutcomeUnknownError",
+    "Job",
+    "JobArgs",
+    "JobCancelError",
+    "JobCancelledRemotelyError",
+    "JobInsertResult",
+    "JobInterruptedError",
+    "JobLostError",
+    "JobRunningError",
+    "JobSnoozeError",
+    "JobState",
+    "JobStats",
+    "JobTimeoutError",
+    "MigrationError",
+    "Migrator",
+    "NotFoundError",
+    "Queue",
+    "QueueAlreadyAddedError",
+    "QueueConfig",
+    "QueueNotFoundError",
+    "RawArgs",
+    "RetryPolicy",
+    "RiverError",
+    "StopReport",
+    "Subscription",
+    "UniqueConflictError",
+    "UniqueOpts",
+    "UnknownJobKindError",
+    "UnrecordedOutcome",
+    "ValidationError",
+    "Worker",
+    "Workers",
+    "__version__",
+    "client_from_context",
+    "job_args",
+    "unique",
+]

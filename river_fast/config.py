@@ -1,0 +1,223 @@
+"""What a client is told once: `Config` and `QueueConfig`, checked when the client is made. River: Config, QueueConfig.
+
+Pure values. Durations are seconds (float) or timedelta; `NEVER` means "no timeout" or "keep for ever" (River's -1).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+from river_fast.errors import ConfigError
+from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
+
+if TYPE_CHECKING:
+    from river_fast.worker import Workers
+
+Duration = float | timedelta
+
+NEVER: Final = -1.0
+
+# River's rules (river.md 5.1, 5.2), in forms that Python's `re` runs in linear time: River's own queue pattern is
+# exponential here (reliability.md, finding 7).
+QUEUE_NAME = re.compile(r"\A[a-z0-9]+(?:[_|\-][a-z0-9]+)*\Z", re.ASCII)
+KIND_NAME = re.compile(r"\A\w[\w\-\[\]<>/.·:+]+\Z", re.ASCII)
+SCHEMA_NAME = re.compile(r"\A[a-zA-Z_][a-zA-Z0-9_]*\Z", re.ASCII)
+QUEUE_NAME_MAX = 64
+KIND_MAX = 127
+SCHEMA_MAX = 46  # NOTIFY channels hold 63 bytes: schema, a dot, and "river_leadership"
+CLIENT_ID_MAX = 100
+MAX_WORKERS_MAX = 10_000
+
+DEFAULT_FETCH_COOLDOWN = 0.002
+DEFAULT_FETCH_POLL_INTERVAL = 1.0
+DEFAULT_JOB_TIMEOUT = 60.0
+DEFAULT_MAX_ATTEMPTS = 25
+DEFAULT_PRIORITY = 1
+DEFAULT_QUEUE = "default"
+DEFAULT_RESCUE_STUCK_JOBS_AFTER = 3600.0
+SCHEDULER_INTERVAL = 5.0  # delays up to this become `available` at once, longer ones wait for the scheduler
+
+
+def seconds(name: str, value: Duration, *, minimum: float = 0.0, never: bool = False) -> float:
+    """`value` as seconds; `ConfigError` unless it is finite and at least `minimum` (or `NEVER` where allowed)."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name} must be seconds or a timedelta, got {value!r}")
+    if never and value == NEVER:
+        return NEVER
+    if not math.isfinite(value) or value > 1e9:
+        raise ConfigError(f"{name} must be a finite number of seconds up to 1e9, got {value!r}")
+    if value < minimum:
+        raise ConfigError(f"{name} must be at least {minimum:g} s{' (or NEVER)' if never else ''}, got {value!r}")
+    return float(value)
+
+
+def check_queue_name(name: object) -> str:
+    """River's rule; `ConfigError` otherwise."""
+    if not isinstance(name, str) or len(name) > QUEUE_NAME_MAX or not QUEUE_NAME.match(name):
+        raise ConfigError(
+            f"queue name {_short(name)} must be 1 to {QUEUE_NAME_MAX} characters of a-z and 0-9, "
+            "with single '_', '-' or '|' between them"
+        )
+    return name
+
+
+def check_kind(kind: object) -> str:
+    """River's rule for registered kinds; `ConfigError` otherwise."""
+    if not isinstance(kind, str) or len(kind) > KIND_MAX or not KIND_NAME.match(kind):
+        raise ConfigError(
+            f"job kind {_short(kind)} must be 2 to {KIND_MAX} ASCII letters, digits or any of _ - [ ] < > / . : +, "
+            "the first a letter, a digit or _"
+        )
+    return kind
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """One queue's settings. River: QueueConfig.
+
+    `max_workers`: jobs that run at once, 1 to 10,000. `fetch_cooldown`, `fetch_poll_interval`: seconds, None inherits
+    the client's. `prefetch`: "auto" (only for jobs far shorter than a millisecond, what starts within 20 ms), 0 (never:
+    River's rule), or the most to prefetch.
+    """
+
+    max_workers: int
+    fetch_cooldown: Duration | None = None
+    fetch_poll_interval: Duration | None = None
+    prefetch: Literal["auto"] | int = "auto"
+
+    def checked(self, name: str, config: Config) -> QueueConfig:
+        """With inherited values filled in; `ConfigError` naming what is wrong."""
+        if isinstance(self.max_workers, bool) or not isinstance(self.max_workers, int):
+            raise ConfigError(f"queue {name!r}: max_workers must be an int, got {self.max_workers!r}")
+        if not 1 <= self.max_workers <= MAX_WORKERS_MAX:
+            raise ConfigError(f"queue {name!r}: max_workers must be 1 to {MAX_WORKERS_MAX}, got {self.max_workers}")
+        cooldown = config.fetch_cooldown if self.fetch_cooldown is None else self.fetch_cooldown
+        poll = config.fetch_poll_interval if self.fetch_poll_interval is None else self.fetch_poll_interval
+        cooldown = seconds(f"queue {name!r}: fetch_cooldown", cooldown, minimum=0.001)
+        poll = seconds(f"queue {name!r}: fetch_poll_interval", poll, minimum=0.001)
+        if poll < cooldown:
+            raise ConfigError(
+                f"queue {name!r}: fetch_poll_interval {poll:g} s must not be below fetch_cooldown {cooldown:g} s"
+            )
+        most = self.prefetch
+        if most != "auto" and (isinstance(most, bool) or not isinstance(most, int) or not 0 <= most <= MAX_WORKERS_MAX):
+            raise ConfigError(f"queue {name!r}: prefetch must be 'auto' or 0 to {MAX_WORKERS_MAX}, got {most!r}")
+        return replace(self, fetch_cooldown=cooldown, fetch_poll_interval=poll)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A client's settings, River's names in Python spelling; see docs for one table with River's defaults beside ours.
+
+    No `queues`: the client inserts only. `workers` is needed with `queues`. `schema` None: the connection's own
+    `current_schema()`. `completer`: "batch" | "inline" | "async". `stop_timeout`: what `with client:` waits at its end.
+    `soft_stop_timeout`: when a stop cancels running jobs (None: at 0.8 of the stop's timeout).
+    `rescue_stuck_jobs_after`: checked and kept for the job rescuer, which this version does not run yet.
+    """
+
+    queues: Mapping[str, QueueConfig] = field(default_factory=dict)
+    workers: Workers | None = None
+    id: str | None = None
+    schema: str | None = None
+    fetch_cooldown: Duration = DEFAULT_FETCH_COOLDOWN
+    fetch_poll_interval: Duration = DEFAULT_FETCH_POLL_INTERVAL
+    job_timeout: Duration = DEFAULT_JOB_TIMEOUT
+    job_stuck_threshold: Duration = 10.0
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    poll_only: bool = False
+    retry_policy: RetryPolicy = field(default_factory=DefaultRetryPolicy)
+    rescue_stuck_jobs_after: Duration | None = None
+    completer: Literal["batch", "inline", "async"] = "batch"
+    stop_timeout: Duration = 30.0
+    soft_stop_timeout: Duration | None = None
+    skip_unknown_job_check: bool = False
+    max_args_bytes: int = 1024 * 1024
+    leader_election_disabled: bool = False
+    require_tls: bool = False
+    pool_size: int = 4
+    logger: logging.Logger | None = None
+
+    def checked(self) -> Config:
+        """With defaults filled in and every rule of river.md 5.1 held; `ConfigError` naming what is wrong."""
+        cooldown = seconds("fetch_cooldown", self.fetch_cooldown, minimum=0.001)
+        poll = seconds("fetch_poll_interval", self.fetch_poll_interval, minimum=0.001)
+        if poll < cooldown:
+            raise ConfigError(f"fetch_poll_interval {poll:g} s must not be below fetch_cooldown {cooldown:g} s")
+        timeout = seconds("job_timeout", self.job_timeout, never=True)
+        timeout = DEFAULT_JOB_TIMEOUT if timeout == 0 else timeout
+        rescue_after = self._rescue_after(timeout)
+        stuck_threshold = seconds("job_stuck_threshold", self.job_stuck_threshold)
+        seconds("stop_timeout", self.stop_timeout)
+        if self.soft_stop_timeout is not None:
+            seconds("soft_stop_timeout", self.soft_stop_timeout)
+        most = self.max_attempts
+        if isinstance(most, bool) or not isinstance(most, int) or not 0 <= most <= 32767:
+            raise ConfigError(f"max_attempts must be an int from 0 (River's default, 25) to 32767, got {most!r}")
+        if self.schema is not None:
+            check_schema(self.schema)
+        name = self.id
+        if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= CLIENT_ID_MAX or "\0" in name):
+            raise ConfigError(f"id must be a string of 1 to {CLIENT_ID_MAX} characters without NUL, got {_short(name)}")
+        if self.completer not in ("batch", "inline", "async"):
+            raise ConfigError(f"completer must be 'batch', 'inline' or 'async', got {self.completer!r}")
+        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 1:
+            raise ConfigError(f"pool_size must be an int of at least 1, got {self.pool_size!r}")
+        if self.queues and self.workers is None:
+            raise ConfigError("queues need workers: give Config(workers=Workers()) with at least one worker added")
+        checked = replace(
+            self,
+            fetch_cooldown=cooldown,
+            fetch_poll_interval=poll,
+            job_timeout=timeout,
+            job_stuck_threshold=stuck_threshold,
+            rescue_stuck_jobs_after=rescue_after,
+            max_attempts=self.max_attempts or DEFAULT_MAX_ATTEMPTS,
+        )
+        queues = {check_queue_name(name): queue.checked(name, checked) for name, queue in self.queues.items()}
+        return replace(checked, queues=queues)
+
+    def _rescue_after(self, job_timeout: float) -> float:
+        if self.rescue_stuck_jobs_after is None:
+            return DEFAULT_RESCUE_STUCK_JOBS_AFTER + max(job_timeout, 0.0) if job_timeout != DEFAULT_JOB_TIMEOUT else (
+                DEFAULT_RESCUE_STUCK_JOBS_AFTER
+            )
+        value = seconds("rescue_stuck_jobs_after", self.rescue_stuck_jobs_after)
+        if value < job_timeout:
+            raise ConfigError(f"rescue_stuck_jobs_after {value:g} s must not be below job_timeout {job_timeout:g} s")
+        return value
+
+
+def check_schema(schema: object) -> str:
+    """River's rule; `ConfigError` otherwise. Case is kept: we always quote."""
+    if not isinstance(schema, str) or len(schema) > SCHEMA_MAX or not SCHEMA_NAME.match(schema):
+        raise ConfigError(
+            f"schema {_short(schema)} must be 1 to {SCHEMA_MAX} ASCII letters, digits or '_', not starting with a digit"
+        )
+    return schema
+
+
+# A generated id carries a random 63-bit key in this form; other river_fast clients recognise it and can tell by the
+# advisory lock of that key whether its client lives (hotpath.md 7).
+GENERATED_ID = re.compile(r"\A.{1,60}_\d{4}_\d\d_\d\dT\d\d_\d\d_\d\d_\d{6}_rf([0-9a-f]{16})\Z", re.ASCII)
+
+
+def generate_client_id() -> str:
+    """River's `<host>_<time>` form with our key behind it."""
+    host = socket.gethostname().replace(".", "_")[:60] or "unknown_host"
+    key = int.from_bytes(os.urandom(8), "big") >> 1
+    return f"{host}_{datetime.now(UTC):%Y_%m_%dT%H_%M_%S_%f}_rf{key:016x}"

@@ -1,0 +1,335 @@
+"""The driver on psycopg 3. With its neighbours `psycopg_*.py` the only place that imports it.
+
+Any thread. Owns the pools (opened with the client, a few connections; one more for each event loop that inserts) and
+hands out listeners and the compiled part's connection strings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+import psycopg_pool
+from psycopg import pq, sql
+from psycopg.conninfo import make_conninfo
+
+from river_fast.driver import Capabilities
+from river_fast.driver.psycopg_executor import (
+    AnyConnection,
+    CallerAsyncConnection,
+    CallerConnection,
+    PooledAsyncConnection,
+    PooledConnection,
+    PsycopgAsyncExecutor,
+    PsycopgExecutor,
+    committing_on,
+    database_error,
+    translated,
+)
+from river_fast.driver.psycopg_listener import PsycopgListener
+from river_fast.driver.psycopg_session import (
+    CONNECT_TIMEOUT_S,
+    HOT_SESSION,
+    KEEPALIVES,
+    SQL,
+    apply_session,
+    libpq_path,
+    libpq_version,
+    parse_conninfo,
+    pool_conninfo,
+    session_sql,
+    sql_text,
+    with_tls,
+)
+from river_fast.errors import ConfigError, DatabaseError
+
+__all__ = [
+    "KEEPALIVES",
+    "SQL",
+    "CallerAsyncConnection",
+    "CallerConnection",
+    "PsycopgAsyncExecutor",
+    "PsycopgDriver",
+    "PsycopgExecutor",
+    "PsycopgListener",
+    "apply_session",
+    "database_error",
+    "libpq_path",
+    "libpq_version",
+    "session_sql",
+    "sql_text",
+    "translated",
+]
+
+CLOSE_TIMEOUT_S = 1.0  # for a pool's thread that is just connecting, to a server that does not answer
+AsyncPool = psycopg_pool.AsyncConnectionPool[PooledAsyncConnection]
+
+
+class PsycopgDriver:
+    """One database, one schema. `open` makes the first contact; `close` and `open` again are fine."""
+
+    def __init__(
+        self, conninfo: str, schema: str | None = None, *, pool_size: int = 4, require_tls: bool = False
+    ) -> None:
+        params = parse_conninfo(conninfo)
+        self._params = with_tls(params) if require_tls else params
+        self._configured_schema = schema
+        self._schema = schema or ""
+        self._pool_size = pool_size
+        self._lock = threading.Lock()  # guards the pools and _capabilities
+        self._pool: psycopg_pool.ConnectionPool[PooledConnection] | None = None
+        # an async pool belongs to the event loop it was opened on
+        self._async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = WeakKeyDictionary()
+        self._capabilities: Capabilities | None = None
+        self._given_pool: psycopg_pool.ConnectionPool[Any] | None = None
+        self._given_async_pool: psycopg_pool.AsyncConnectionPool[Any] | None = None
+
+    @classmethod
+    def from_pool(cls, pool: Any, schema: str | None = None) -> PsycopgDriver:
+        """On the caller's open `ConnectionPool` or `AsyncConnectionPool`, never closed here. What needs its own
+        connections (the hot path, LISTEN, and with an async pool the services) uses the pool's connection string."""
+        if not isinstance(pool, psycopg_pool.ConnectionPool | psycopg_pool.AsyncConnectionPool):
+            raise ConfigError(f"a psycopg_pool ConnectionPool is needed here, got {type(pool).__name__}")
+        driver = cls(pool_conninfo(pool), schema)
+        if isinstance(pool, psycopg_pool.ConnectionPool):
+            driver._given_pool = pool
+        else:
+            driver._given_async_pool = pool
+        return driver
+
+    @property
+    def schema(self) -> str:
+        return self._schema
+
+    def conninfo(self, role: str) -> str:
+        """With keepalives and our name, unless the user set them."""
+        params: dict[str, Any] = {**KEEPALIVES, "connect_timeout": CONNECT_TIMEOUT_S, **self._params}
+        params.setdefault("application_name", f"river_fast/{role}")
+        return make_conninfo(**params)
+
+    def open(self) -> Capabilities:
+        with self._lock:
+            if self._pool is None:
+                pool = psycopg_pool.ConnectionPool(
+                    self.conninfo("pool"),
+                    connection_class=PooledConnection,
+                    min_size=0,
+                    max_size=self._pool_size,
+                    open=False,
+                    configure=_configure,
+                    check=_check,
+                    timeout=CONNECT_TIMEOUT_S,
+                    name="river_fast",
+                )
+                try:
+                    with translated(), psycopg.connect(self.conninfo("pool"), autocommit=True) as conn:
+                        self._capabilities = self._look_around(conn)
+                    pool.open()
+                except BaseException:
+                    pool.close()
+                    raise
+                self._pool = pool
+            assert self._capabilities is not None
+            return self._capabilities
+
+    def _look_around(self, conn: psycopg.Connection[Any]) -> Capabilities:
+        asked_at = time.time()
+        row = conn.execute(sql_text("driver_look_around", "")).fetchone()
+        assert row is not None
+        current_schema, version, number, yugabyte_listen, temp, encoding, server_time = row
+        clock_offset = server_time - (asked_at + time.time()) / 2
+        if encoding != "UTF8":
+            raise ConfigError(f"the database's encoding is {encoding}; river_fast needs UTF8")
+        if self._configured_schema is None:
+            if current_schema is None:
+                raise ConfigError("no schema of the connection's search_path exists: create one, or set Config.schema")
+            self._schema = current_schema
+        yugabyte = "-yb" in version.lower() or "yugabyte" in version.lower()
+        return Capabilities(
+            server_version=number,
+            is_yugabyte=yugabyte,
+            listen=not yugabyte or yugabyte_listen == "on",
+            session_locks=not yugabyte,
+            temp_tables=bool(temp) and not yugabyte,
+            clock_offset=clock_offset,
+        )
+
+    @contextlib.contextmanager
+    def transaction(self, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
+        with self._pooled(answer_timeout) as conn, committing_on(conn) as committing, conn.transaction():
+            yield PsycopgExecutor(conn, self._schema)
+            committing()
+
+    @contextlib.contextmanager
+    def autocommit(self, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
+        with self._pooled(answer_timeout) as conn:
+            yield PsycopgExecutor(conn, self._schema)
+
+    @contextlib.contextmanager
+    def _pooled(self, answer_timeout: float | None) -> Iterator[psycopg.Connection[Any]]:
+        self.open()
+        pool = self._pool
+        if pool is None:
+            raise DatabaseError("the client's database connections are closed")
+        if self._given_pool is None:
+            with translated(), pool.connection() as conn:
+                conn.answer_timeout = answer_timeout
+                yield conn
+        else:
+            with translated(), self._given_pool.connection() as given:
+                was, given.autocommit = given.autocommit, True
+                try:
+                    yield given
+                finally:
+                    if not given.closed and not was:
+                        given.autocommit = False
+
+    async def open_async(self) -> Capabilities:
+        if self._pool is not None and self._capabilities is not None:
+            return self._capabilities
+        return await asyncio.to_thread(self.open)
+
+    @contextlib.asynccontextmanager
+    async def async_transaction(self, answer_timeout: float | None = None) -> AsyncIterator[PsycopgAsyncExecutor]:
+        async with self._async_pooled(answer_timeout) as conn:
+            with committing_on(conn) as committing:
+                async with conn.transaction():
+                    yield PsycopgAsyncExecutor(conn, self._schema)
+                    committing()
+
+    @contextlib.asynccontextmanager
+    async def async_autocommit(self, answer_timeout: float | None = None) -> AsyncIterator[PsycopgAsyncExecutor]:
+        async with self._async_pooled(answer_timeout) as conn:
+            yield PsycopgAsyncExecutor(conn, self._schema)
+
+    @contextlib.asynccontextmanager
+    async def _async_pooled(self, answer_timeout: float | None) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        await self.open_async()
+        with translated():
+            if self._given_async_pool is None:
+                async with (await self._async_pool()).connection() as conn:
+                    conn.answer_timeout = answer_timeout
+                    yield conn
+            else:
+                async with self._given_async_pool.connection() as given:
+                    was = given.autocommit
+                    await given.set_autocommit(True)
+                    try:
+                        yield given
+                    finally:
+                        if not given.closed and not was:
+                            await given.set_autocommit(False)
+
+    async def _async_pool(self) -> AsyncPool:
+        loop = asyncio.get_running_loop()
+        pool = self._async_pools.get(loop)
+        if pool is None:
+            pool = self._async_pools[loop] = psycopg_pool.AsyncConnectionPool(
+                self.conninfo("pool"),
+                connection_class=PooledAsyncConnection,
+                min_size=0,
+                max_size=self._pool_size,
+                open=False,
+                configure=_configure_async,
+                check=_check_async,
+                timeout=CONNECT_TIMEOUT_S,
+                name="river_fast",
+            )
+            await pool.open()
+        return pool
+
+    async def close_async(self) -> None:
+        pool = self._async_pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close(timeout=CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(self.close)
+
+    def on(self, conn: Any) -> PsycopgExecutor:
+        if not isinstance(conn, psycopg.Connection):
+            raise ConfigError(f"a psycopg Connection is needed here, got {type(conn).__name__}")
+        self._check_usable(conn)
+        return PsycopgExecutor(conn, self._schema)
+
+    def on_async(self, conn: Any) -> PsycopgAsyncExecutor:
+        if not isinstance(conn, psycopg.AsyncConnection):
+            raise ConfigError(f"a psycopg AsyncConnection is needed here, got {type(conn).__name__}")
+        self._check_usable(conn)
+        return PsycopgAsyncExecutor(conn, self._schema)
+
+    def is_async(self, conn: Any) -> bool:
+        return isinstance(conn, psycopg.AsyncConnection)
+
+    def _check_usable(self, conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        if conn.closed:
+            raise ConfigError("the given connection is closed")
+        status = conn.info.transaction_status
+        if status == pq.TransactionStatus.INERROR:
+            raise ConfigError("the given connection's transaction has failed (25P02): roll it back first")
+        if status == pq.TransactionStatus.ACTIVE:
+            raise ConfigError("the given connection is busy with another command")
+        if conn.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            raise ConfigError("the given connection is in pipeline mode; leave it first")
+        if conn.info.encoding != "utf-8":
+            raise ConfigError(f"the given connection's client_encoding is {conn.info.encoding}; river_fast needs UTF8")
+        if conn.autocommit and status == pq.TransactionStatus.IDLE:
+            raise ConfigError("the given connection is in autocommit mode: open a transaction with conn.transaction()")
+        if not self._schema:
+            self.open()
+
+    def listener(self) -> PsycopgListener:
+        return PsycopgListener(self.conninfo("notifier"))
+
+    def hot_conninfo(self, role: str) -> bytes:
+        return self.conninfo(role).encode()
+
+    def hot_setup(self, role: str, channels: Iterable[str] = ()) -> bytes:
+        listens = "".join(f"; LISTEN {sql.Identifier(channel).as_string(None)}" for channel in channels)
+        return f"{session_sql(self.open().server_version)}; {HOT_SESSION}{listens}".encode()
+
+    def statement_text(self, name: str) -> bytes:
+        return sql_text(name, self._schema).encode()
+
+    def libpq_path(self) -> str:
+        return libpq_path()
+
+    def close(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(timeout=CLOSE_TIMEOUT_S)
+
+
+def _configure(conn: psycopg.Connection[Any]) -> None:
+    conn.autocommit = True
+    apply_session(conn)
+
+
+async def _configure_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    await conn.set_autocommit(True)
+    await conn.execute(session_sql(conn.info.server_version))
+
+
+def _check(conn: psycopg.Connection[Any]) -> None:
+    """At checkout, without a round trip: only a connection that has something to say may be dead."""
+    if _has_news(conn):
+        psycopg_pool.ConnectionPool.check_connection(conn)
+
+
+async def _check_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    if _has_news(conn):
+        await psycopg_pool.AsyncConnectionPool.check_connection(conn)
+
+
+def _has_news(conn: AnyConnection) -> bool:
+    if conn.closed:
+        return True
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

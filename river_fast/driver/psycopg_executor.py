@@ -1,0 +1,227 @@
+"""Statements on psycopg's connections, sync and async, with the bytes PostgreSQL sent and errors of our own.
+
+An executor belongs to whoever holds its connection. Rows travel as PostgreSQL's binary values; nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar, overload
+
+import psycopg
+import psycopg_pool
+from psycopg import pq
+
+from river_fast.driver import CommitOutcomeUnknownError, ConnectionLostError, RawRow, Statement
+from river_fast.driver.psycopg_session import CANCEL_TIMEOUT_S, sql_text
+from river_fast.errors import DatabaseError
+from river_fast.pg_binary import BinaryParam
+
+T = TypeVar("T")
+
+
+class _BinaryParamDumper(psycopg.adapt.Dumper):
+    """A parameter that is binary already, of the type it says."""
+
+    format = pq.Format.BINARY
+
+    def get_key(self, obj: Any, format: psycopg.adapt.PyFormat) -> Any:
+        return (self.cls, obj.oid)
+
+    def upgrade(self, obj: Any, format: psycopg.adapt.PyFormat) -> _BinaryParamDumper:
+        dumper = _BinaryParamDumper(self.cls)
+        dumper.oid = obj.oid
+        return dumper
+
+    def dump(self, obj: Any) -> bytes:
+        return obj.data  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def _adapters() -> psycopg.adapt.AdaptersMap:
+    adapters = psycopg.adapt.AdaptersMap(psycopg.adapters)
+    adapters.register_dumper(BinaryParam, _BinaryParamDumper)
+    return adapters
+
+
+class ResultRow(Sequence[bytes | None]):
+    """One row of a reply, read where it lies."""
+
+    __slots__ = ("_result", "_row")
+
+    def __init__(self, result: pq.abc.PGresult, row: int) -> None:
+        self._result = result
+        self._row = row
+
+    def __len__(self) -> int:
+        return self._result.nfields
+
+    @overload
+    def __getitem__(self, column: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, column: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, column: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(column, slice):
+            return [self._result.get_value(self._row, i) for i in range(*column.indices(self._result.nfields))]
+        if not -self._result.nfields <= column < self._result.nfields:
+            raise IndexError(column)
+        return self._result.get_value(self._row, column % self._result.nfields)
+
+
+def raw_rows(result: pq.abc.PGresult | None, lazy: bool) -> list[RawRow]:
+    """The rows of a reply, as the bytes PostgreSQL sent."""
+    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+        return []
+    if lazy:
+        return [ResultRow(result, row) for row in range(result.ntuples)]
+    columns = range(result.nfields)
+    get = result.get_value
+    return [tuple([get(row, column) for column in columns]) for row in range(result.ntuples)]
+
+
+AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+def _answered(gen: Generator[Any, int, T], pgconn: pq.abc.PGconn, timeout: float) -> Generator[Any, int, T]:
+    """`gen`, one of psycopg's, given up after `timeout` seconds: then the connection is closed, its answer lost."""
+    deadline = time.monotonic() + timeout
+    try:
+        wanted = next(gen)
+        while True:
+            while not (ready := (yield wanted)):  # psycopg looks in from time to time
+                if time.monotonic() >= deadline:
+                    pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer from the server in {timeout:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+class PooledConnection(psycopg.Connection[Any]):
+    """A pooled connection. `answer_timeout`: seconds one operation may take, None for the server's own limits."""
+
+    answer_timeout: float | None = None
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.answer_timeout is not None:
+            gen = _answered(gen, self.pgconn, self.answer_timeout)
+        return super().wait(gen, *args, **kwargs)
+
+
+class PooledAsyncConnection(psycopg.AsyncConnection[Any]):
+    answer_timeout: float | None = None
+
+    async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.answer_timeout is not None:
+            gen = _answered(gen, self.pgconn, self.answer_timeout)
+        return await super().wait(gen, *args, **kwargs)
+
+
+def database_error(error: BaseException, conn: AnyConnection | None = None) -> DatabaseError:
+    """Our error for psycopg's; the message never holds the connection string."""
+    if not isinstance(error, psycopg.Error):
+        return DatabaseError(str(error))
+    text = str(error)
+    message = error.diag.message_primary or (text.splitlines()[0] if text else type(error).__name__)
+    if conn is not None and conn.closed:
+        return ConnectionLostError(f"the connection was lost: {message}", error.sqlstate)
+    return DatabaseError(message, error.sqlstate)
+
+
+@contextlib.contextmanager
+def translated(conn: AnyConnection | None = None) -> Iterator[None]:
+    """psycopg's errors leave as ours."""
+    try:
+        yield
+    except (psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests) as error:
+        raise DatabaseError("no database connection could be had in time") from error
+    except psycopg_pool.PoolClosed as error:
+        raise DatabaseError("the client's database connections are closed") from error
+    except psycopg.Error as error:
+        raise database_error(error, conn) from error
+
+
+CallerConnection = psycopg.Connection[Any]
+CallerAsyncConnection = psycopg.AsyncConnection[Any]
+
+
+class PsycopgExecutor:
+    """Statements on one sync connection."""
+
+    def __init__(self, conn: psycopg.Connection[Any], schema: str) -> None:
+        self._conn = conn
+        self._schema = schema
+
+    def run(self, statement: Statement[T]) -> T:
+        with translated(self._conn), self._cursor() as cursor:
+            cursor.execute(sql_text(statement.name, self._schema), statement.params, binary=True)
+            return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
+
+    def cancel(self) -> None:
+        with translated(self._conn):
+            self._conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+
+    def run_script(self, name: str) -> None:
+        with translated(self._conn):
+            self._conn.execute(sql_text(name, self._schema), prepare=False)
+
+    def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
+        with translated(self._conn), self._cursor() as cursor:
+            with cursor.copy(sql_text(name, self._schema), params) as copy:
+                for chunk in data:
+                    copy.write(chunk)
+            return max(cursor.rowcount, 0)
+
+    def _cursor(self) -> psycopg.Cursor[Any]:
+        cursor = psycopg.Cursor(self._conn, row_factory=psycopg.rows.tuple_row)
+        cursor._adapters = _adapters()  # the cursor's own map, before its transformer is first used
+        return cursor
+
+
+class PsycopgAsyncExecutor:
+    """The same on an async connection."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any], schema: str) -> None:
+        self._conn = conn
+        self._schema = schema
+
+    async def run(self, statement: Statement[T]) -> T:
+        with translated(self._conn):
+            async with self._cursor() as cursor:
+                await cursor.execute(sql_text(statement.name, self._schema), statement.params, binary=True)
+                return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
+
+    async def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
+        with translated(self._conn):
+            async with self._cursor() as cursor:
+                async with cursor.copy(sql_text(name, self._schema), params) as copy:
+                    for chunk in data:
+                        await copy.write(chunk)
+                return max(cursor.rowcount, 0)
+
+    def _cursor(self) -> psycopg.AsyncCursor[Any]:
+        cursor = psycopg.AsyncCursor(self._conn, row_factory=psycopg.rows.tuple_row)
+        cursor._adapters = _adapters()
+        return cursor
+
+
+@contextlib.contextmanager
+def committing_on(conn: AnyConnection) -> Iterator[Callable[[], None]]:
+    """Calls what is lost after the given function was called an unknown commit."""
+    sent = False
+
+    def committing() -> None:
+        nonlocal sent
+        sent = True
+
+    try:
+        yield committing
+    except psycopg.Error as error:
+        if sent and conn.closed:
+            raise CommitOutcomeUnknownError(
+                "the connection was lost while a transaction was being committed", error.sqlstate
+            ) from error
+        raise database_error(error, conn) from error

@@ -1,0 +1,305 @@
+"""Jobs about to be inserted: options resolved and checked, args encoded, keys computed. River: JobInsertParams.
+
+Pure but for the clock given; any thread. What a caller can get wrong is found here, before any I/O, with its index.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from river_fast import pg_binary
+from river_fast.config import DEFAULT_PRIORITY, DEFAULT_QUEUE, check_queue_name
+from river_fast.encoding import HARD_MAX_BYTES, check_raw, decode, encode_object
+from river_fast.errors import ConfigError, UnknownJobKindError, ValidationError
+from river_fast.insert_opts import InsertManyParams, InsertOpts, UniqueOpts
+from river_fast.job import JobState
+from river_fast.job_args import ArgsInfo, RawArgs, args_info
+from river_fast.unique import UniqueRule, unique_key, unique_rule
+
+TAG: Final = re.compile(r"\A\w[\w\-]+\w\Z", re.ASCII)
+TAG_MAX = 255
+TAGS_MAX = 256
+MAX_JOBS: Final = 1_000_000  # in one call: it is one transaction, and validated as a whole before it begins
+MAX_BATCH_BYTES: Final = 1024 * 1024 * 1024
+
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_RESERVED_METADATA = frozenset({"cancel_attempted_at", "snoozes"})
+_EMPTY = InsertOpts()
+
+
+class ResolvedOpts:
+    """Options after inheritance, checked, and already in PostgreSQL's form; shared by all jobs they apply to."""
+
+    __slots__ = (
+        "copy_head",
+        "copy_middle",
+        "copy_tail",
+        "max_attempts",
+        "metadata",
+        "priority",
+        "queue",
+        "queue_name",
+        "rule",
+        "scheduled_at",
+        "scheduled_us",
+        "state",
+        "state_element",
+        "tags",
+        "unique_states",
+    )
+
+    def __init__(self, base: InsertOpts, opts: InsertOpts, max_attempts: int, limit: int, internal: bool) -> None:
+        self.queue_name = _queue(opts.queue if opts.queue is not None else base.queue)
+        self.queue = pg_binary.text_element(self.queue_name.encode())
+        self.priority = pg_binary.int2_element(_priority(opts.priority if opts.priority is not None else base.priority))
+        attempts = opts.max_attempts if opts.max_attempts is not None else base.max_attempts
+        self.max_attempts = pg_binary.int2_element(_max_attempts(attempts, max_attempts))
+        tags = _tags(opts.tags if opts.tags is not None else base.tags)
+        self.tags = pg_binary.text_element(("{" + ",".join(f'"{tag}"' for tag in tags) + "}").encode())
+        # As River has it: metadata and pending count only where the insert itself gives them
+        self.metadata = pg_binary.jsonb_element(_metadata(opts.metadata, limit, internal))
+        scheduled_at = opts.scheduled_at if opts.scheduled_at is not None else base.scheduled_at
+        self.scheduled_at = None if scheduled_at is None else _scheduled_at(scheduled_at)
+        microseconds = None if self.scheduled_at is None else (self.scheduled_at - _POSTGRES_EPOCH) // _MICROSECOND
+        self.scheduled_us = pg_binary.int8_element(microseconds)
+        if not isinstance(opts.pending, bool):
+            raise ValidationError("pending", f"must be a bool, got {opts.pending!r:.80}")
+        state = JobState.SCHEDULED if scheduled_at is not None else JobState.AVAILABLE
+        self.state = JobState.PENDING if opts.pending else state
+        unique = _unique(opts.unique) or _unique(base.unique)
+        self.rule: UniqueRule | None = None if unique is None else unique_rule(unique)
+        self.state_element = pg_binary.text_element(self.state.encode())
+        self.unique_states = pg_binary.int4_element(None if self.rule is None else self.rule.states)
+        # The parts of a COPY row around its args, kind and key: args, kind, the middle, unique_key, the tail
+        tags_array = pg_binary.text_array_element([tag.encode() for tag in tags])
+        self.copy_head = struct.pack("!h", 10 if scheduled_at is None else 11)
+        self.copy_middle = (
+            self.max_attempts + self.metadata + self.priority + self.queue + self.state_element + tags_array
+        )
+        bits = pg_binary.NULL if self.rule is None else struct.pack("!iiB", 5, 8, self.rule.states)  # bit(8)
+        self.copy_tail = bits if scheduled_at is None else bits + self.scheduled_us
+
+
+class InsertBatch:
+    """The jobs of one call, as columns."""
+
+    __slots__ = ("args", "duplicate_of", "infos", "keys", "opts", "unique")
+
+    def __init__(self) -> None:
+        self.args: list[bytes] = []
+        self.infos: list[ArgsInfo] = []
+        self.opts: list[ResolvedOpts] = []
+        self.keys: list[bytes | None] = []
+        self.unique: dict[bytes, int] = {}  # key -> position of its first job
+        self.duplicate_of: dict[int, int] = {}  # position of a repeated key -> position of its first
+
+    def __len__(self) -> int:
+        return len(self.args)
+
+    def append(self, args: bytes, info: ArgsInfo, opts: ResolvedOpts, key: bytes | None) -> None:
+        self.args.append(args)
+        self.infos.append(info)
+        self.opts.append(opts)
+        self.keys.append(key)
+
+    def queues(self) -> list[str]:
+        """The distinct queues that get available jobs, in order of appearance."""
+        return list({opts.queue_name: None for opts in dict.fromkeys(self.opts) if opts.state is JobState.AVAILABLE})
+
+
+class InsertBuilder:
+    """Makes batches for one client. `known_kinds`: what may be inserted, None for anything; `now`: the server's clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_attempts: int,
+        max_args_bytes: int,
+        known_kinds: Callable[[], Collection[str] | None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._max_attempts = max_attempts
+        self._limit = min(max_args_bytes, HARD_MAX_BYTES)
+        self._known_kinds = known_kinds
+        self._now = now
+
+    def one(self, args: Any, opts: InsertOpts | None = None, *, internal: bool = False) -> InsertBatch:
+        """A batch of one job; errors name no index. `internal` allows metadata that is River's own."""
+        batch = InsertBatch()
+        self._add(batch, args, opts, {}, self._known_kinds(), internal)
+        return batch
+
+    def many(self, params: Iterable[Any], *, internal: bool = False) -> InsertBatch:
+        """A batch of args or `InsertManyParams`; raises the first error, with its index, and nothing is built."""
+        if isinstance(params, str | bytes | Mapping) or not isinstance(params, Iterable):
+            raise ValidationError("params", f"must be a list of args or InsertManyParams, got {type(params).__name__}")
+        batch = InsertBatch()
+        known = self._known_kinds()
+        cache: dict[tuple[int, int], tuple[ResolvedOpts, ArgsInfo, InsertOpts | None]] = {}
+        simple: dict[type[Any], tuple[ArgsInfo, ResolvedOpts]] = {}  # types whose jobs differ in their args alone
+        size = 0
+        for index, item in enumerate(params):
+            if index >= MAX_JOBS:
+                raise ValidationError("params", f"more than {MAX_JOBS} jobs in one call: insert them in several")
+            try:
+                entry = simple.get(type(item))
+                if entry is not None:
+                    batch.append(entry[0].codec.encode(item, self._limit), entry[0], entry[1], None)
+                elif type(item) is InsertManyParams:
+                    self._add(batch, item.args, item.opts, cache, known, internal)
+                else:
+                    self._add(batch, item, None, cache, known, internal)
+                    info, resolved = batch.infos[-1], batch.opts[-1]
+                    if resolved.rule is None and not callable(info.insert_opts) and type(item) is not RawArgs:
+                        simple[type(item)] = (info, resolved)
+            except ValidationError as error:
+                raise type(error)(error.field, error.reason, index) from error
+            size += len(batch.args[-1])
+            if size > MAX_BATCH_BYTES:
+                raise ValidationError("params", f"more than {MAX_BATCH_BYTES} bytes of args: use several calls")
+        if not batch.args:
+            raise ValidationError("params", "no jobs to insert")
+        return batch
+
+    def _add(
+        self,
+        batch: InsertBatch,
+        args: Any,
+        opts: InsertOpts | None,
+        cache: dict[tuple[int, int], tuple[ResolvedOpts, ArgsInfo, InsertOpts | None]],
+        known: Collection[str] | None,
+        internal: bool,
+    ) -> None:
+        info = _info_of(args)
+        if known is not None and info.kind not in known:
+            raise UnknownJobKindError(info.kind)
+        raw = info.codec.encode(args, self._limit)
+        entry = cache.get((id(info), id(opts)))
+        if entry is None:
+            resolved = self._resolve(info, args, opts, internal)
+            if not callable(info.insert_opts):
+                cache[id(info), id(opts)] = (resolved, info, opts)  # holds both, so that no other takes their ids
+        else:
+            resolved = entry[0]
+        key = None
+        rule = resolved.rule
+        position = len(batch.args)
+        if rule is not None:
+            key = unique_key(
+                rule,
+                kind=info.kind,
+                queue=resolved.queue_name,
+                args=raw,
+                at=resolved.scheduled_at or self._now(),
+                paths=info.codec.unique_paths,
+                go_floats=info.go_floats,
+            )
+            first = batch.unique.setdefault(key, position)
+            if first != position:
+                batch.duplicate_of[position] = first
+        batch.append(raw, info, resolved, key)
+
+    def _resolve(self, info: ArgsInfo, args: Any, opts: InsertOpts | None, internal: bool) -> ResolvedOpts:
+        base = info.insert_opts
+        if base is not None and not isinstance(base, InsertOpts):
+            base = base(args)
+        if base is not None and not isinstance(base, InsertOpts):
+            raise ValidationError("opts", f"insert_opts of kind {info.kind} gave {type(base).__name__}, not InsertOpts")
+        if opts is not None and not isinstance(opts, InsertOpts):
+            raise ValidationError("opts", f"must be InsertOpts, got {type(opts).__name__}")
+        return ResolvedOpts(base or _EMPTY, opts or _EMPTY, self._max_attempts, self._limit, internal)
+
+
+def _info_of(args: Any) -> ArgsInfo:
+    if isinstance(args, type):
+        raise ValidationError("args", f"must be a value, got the type {args.__qualname__}")
+    try:
+        return args_info(args)
+    except ConfigError as error:
+        raise ValidationError("args", str(error)) from error
+
+
+def _queue(queue: Any) -> str:
+    if queue is None:
+        return DEFAULT_QUEUE
+    try:
+        return check_queue_name(queue)
+    except ConfigError as error:
+        raise ValidationError("queue", str(error)) from None
+
+
+def _priority(priority: Any) -> int:
+    if priority is None:
+        return DEFAULT_PRIORITY
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 4:
+        raise ValidationError("priority", f"must be an int from 1 (first) to 4, got {priority!r:.80}")
+    return int(priority) or DEFAULT_PRIORITY
+
+
+def _max_attempts(value: Any, default: int) -> int:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 32767:
+        raise ValidationError("max_attempts", f"must be an int from 1 to 32767, got {value!r:.80}")
+    return int(value) or default
+
+
+def _tags(tags: Any) -> list[str]:
+    if tags is None:
+        return []
+    if not isinstance(tags, list | tuple):
+        raise ValidationError("tags", f"must be a list of strings, got {type(tags).__name__}")
+    if len(tags) > TAGS_MAX:
+        raise ValidationError("tags", f"at most {TAGS_MAX} tags, got {len(tags)}")
+    for tag in tags:
+        if not isinstance(tag, str) or len(tag) > TAG_MAX or not TAG.match(tag):
+            raise ValidationError(
+                "tags", f"{tag!r:.80} must be 3 to {TAG_MAX} ASCII letters, digits, '_' or '-', no '-' at either end"
+            )
+    if len(set(tags)) != len(tags):
+        raise ValidationError("tags", "a tag is given twice")
+    return [str(tag) for tag in tags]
+
+
+def _metadata(metadata: Any, limit: int, internal: bool) -> bytes:
+    if metadata is None:
+        return b"{}"
+    if isinstance(metadata, bytes | bytearray | memoryview):
+        raw = check_raw(metadata, field="metadata", limit=limit)
+        keys: Iterable[Any] = decode(raw)
+    elif isinstance(metadata, Mapping):
+        value = metadata if isinstance(metadata, dict) else dict(metadata)
+        raw = encode_object(value, field="metadata", limit=limit)
+        keys = dict.keys(value)
+    else:
+        raise ValidationError("metadata", f"must be a mapping or a JSON object as bytes, got {type(metadata).__name__}")
+    for key in () if internal else keys:
+        if key in _RESERVED_METADATA or key.startswith("river:"):
+            raise ValidationError("metadata", f"key {key!r:.80} is reserved for River itself")
+    return raw
+
+
+def _scheduled_at(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise ValidationError("scheduled_at", f"must be an aware datetime, got {type(value).__name__}")
+    try:
+        moment = value.astimezone(UTC) if value.utcoffset() is not None else None
+    except Exception as error:  # out of range, or whatever the zone raises
+        raise ValidationError("scheduled_at", f"cannot be expressed in UTC: {error!r:.80}") from error
+    if moment is None:
+        raise ValidationError("scheduled_at", "must be aware: give it a time zone, for example datetime.now(UTC)")
+    return moment
+
+
+def _unique(opts: Any) -> UniqueOpts | None:
+    if opts is None:
+        return None
+    if not isinstance(opts, UniqueOpts):
+        raise ValidationError("unique", f"must be UniqueOpts, got {type(opts).__name__}")
+    return None if opts.is_empty() else opts

@@ -1,0 +1,153 @@
+"""What an insert sends: array statements or COPY, and how the replies and refusals are read.
+
+Pure functions, any thread. Arrays tell duplicates and return rows; COPY is faster and does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from river_fast import pg_binary
+from river_fast.driver import CommitOutcomeUnknownError, ConnectionLostError, RawRow, Statement
+from river_fast.errors import (
+    ConfigError,
+    DatabaseError,
+    EncodeError,
+    InsertOutcomeUnknownError,
+    MigrationError,
+    RiverError,
+    UniqueConflictError,
+)
+from river_fast.insert_params import InsertBatch
+
+ROWS_PER_STATEMENT: Final = 5_000
+BYTES_PER_STATEMENT: Final = 32 * 1024 * 1024  # one parameter may hold 256 MB; a statement this large is slow enough
+_COLUMNS = 16  # job.COLUMNS; what follows in a row is the unique insert's own
+
+
+@dataclass(frozen=True, slots=True)
+class CopyIn:
+    """One COPY: its statement's name and its rows, encoded."""
+
+    name: str
+    rows: Sequence[bytes]
+
+
+def statements(batch: InsertBatch, queues: Sequence[str], schema: str) -> list[Statement[Any]]:
+    """The array inserts of a batch, the first of which notifies `queues`."""
+    return [
+        _statement(batch, positions, () if number else queues, schema)
+        for number, positions in enumerate(_chunks(batch))
+    ]
+
+
+def _chunks(batch: InsertBatch) -> list[Sequence[int]]:
+    """Positions, without repeated keys, as one statement takes them."""
+    positions: Sequence[int] = range(len(batch))
+    if batch.duplicate_of:
+        positions = [position for position in positions if position not in batch.duplicate_of]
+    total = sum(map(len, batch.args))
+    if len(positions) <= ROWS_PER_STATEMENT and total <= BYTES_PER_STATEMENT:
+        return [positions]
+    chunks: list[Sequence[int]] = []
+    chunk: list[int] = []
+    size = 0
+    for position in positions:
+        size += len(batch.args[position])
+        if chunk and (len(chunk) >= ROWS_PER_STATEMENT or size > BYTES_PER_STATEMENT):
+            chunks.append(chunk)
+            chunk, size = [], len(batch.args[position])
+        chunk.append(position)
+    chunks.append(chunk)
+    return chunks
+
+
+def _statement(batch: InsertBatch, positions: Sequence[int], queues: Sequence[str], schema: str) -> Statement[Any]:
+    opts = [batch.opts[position] for position in positions]
+    params = {
+        "args": pg_binary.array(pg_binary.JSONB, [pg_binary.jsonb_element(batch.args[i]) for i in positions]),
+        "kinds": pg_binary.array(pg_binary.TEXT, [batch.infos[i].kind_element for i in positions]),
+        "max_attempts": pg_binary.array(pg_binary.INT2, [o.max_attempts for o in opts]),
+        "metadata": pg_binary.array(pg_binary.JSONB, [o.metadata for o in opts]),
+        "priorities": pg_binary.array(pg_binary.INT2, [o.priority for o in opts]),
+        "queues": pg_binary.array(pg_binary.TEXT, [o.queue for o in opts]),
+        "scheduled_at": pg_binary.array(pg_binary.TIMESTAMPTZ, [o.scheduled_us for o in opts]),
+        "states": pg_binary.array(pg_binary.TEXT, [o.state_element for o in opts]),
+        "tags": pg_binary.array(pg_binary.TEXT, [o.tags for o in opts]),
+        **notify_params(schema, queues),
+    }
+    if not batch.unique:
+        return Statement("job_insert_many", params, _in_order, lazy=True)
+    keys = [batch.keys[position] for position in positions]
+    params["unique_keys"] = pg_binary.array(pg_binary.BYTEA, [pg_binary.optional_element(key) for key in keys])
+    params["unique_states"] = pg_binary.array(pg_binary.INT4, [o.unique_states for o in opts])
+    params["sequence"] = _quoted(schema) + "river_job_id_seq"
+    return Statement("job_insert_many_unique", params, lambda rows, count: _by_key(rows, keys), lazy=True)
+
+
+def notify_params(schema: str, queues: Sequence[str]) -> dict[str, Any]:
+    """River's payload, letter for letter; queue names hold nothing that JSON escapes."""
+    payloads = pg_binary.texts(f'{{"queue": "{queue}"}}' for queue in queues)
+    return {"channel": f"{schema}.river_insert", "payloads": payloads}
+
+
+def _in_order(rows: list[RawRow], count: int) -> list[tuple[RawRow, bool]]:
+    """Ids are drawn in the order given; should a server return the rows in another, they tell."""
+    ids = [row[0] or b"" for row in rows]
+    if any(map(bytes.__gt__, ids, ids[1:])):
+        rows = sorted(rows, key=lambda row: row[0] or b"")
+    return [(row, False) for row in rows]
+
+
+def _by_key(rows: list[RawRow], keys: list[bytes | None]) -> list[tuple[RawRow, bool]]:
+    """The rows in the order of the keys sent; those without a key by their ids."""
+    keyed = {row[_COLUMNS]: (row, row[_COLUMNS + 1] == b"\x01") for row in rows if row[_COLUMNS] is not None}
+    others = iter(sorted((row for row in rows if row[_COLUMNS] is None), key=lambda row: row[0] or b""))
+    return [(next(others), False) if key is None else keyed[key] for key in keys]
+
+
+def copies(batch: InsertBatch) -> list[CopyIn]:
+    """One COPY for the jobs due now, whose scheduled_at is the server's to say, and one for those with a time."""
+    now: list[bytes] = []
+    later: list[bytes] = []
+    for args, info, opts, key in zip(batch.args, batch.infos, batch.opts, batch.keys, strict=True):
+        encoded_args, encoded_key = pg_binary.jsonb_element(args), pg_binary.optional_element(key)
+        row = b"".join((opts.copy_head, encoded_args, info.kind_element, opts.copy_middle, encoded_key, opts.copy_tail))
+        (now if opts.scheduled_at is None else later).append(row)
+    found = []
+    if now:
+        found.append(CopyIn("job_insert_fast_many", now))
+    if later:
+        found.append(CopyIn("job_insert_fast_many_scheduled", later))
+    return found
+
+
+def insert_error(error: DatabaseError, schema: str, *, own_commit: bool) -> RiverError:
+    """`own_commit`: the statement was its own transaction, so that a lost reply may have been its commit's."""
+    if isinstance(error, CommitOutcomeUnknownError) or (own_commit and isinstance(error, ConnectionLostError)):
+        return InsertOutcomeUnknownError(
+            "the connection was lost after the insert was sent: it may or may not have been committed; "
+            "look before you insert again, or give the jobs unique options"
+        )
+    state = error.sqlstate or ""
+    if state == "23505":
+        return UniqueConflictError("a job with the same unique key exists; none was inserted")
+    if state in ("3F000", "42P01", "42703", "42704", "42883"):
+        return MigrationError(
+            f'schema "{schema}" is missing or not migrated ({error}); run: river-fast migrate-up --schema {schema}'
+        )
+    if state == "42501":
+        return ConfigError(
+            f"{error}; run as its owner: GRANT USAGE ON SCHEMA {_quoted(schema)[:-1]} TO ...; "
+            f"GRANT SELECT, INSERT, UPDATE ON {_quoted(schema)}river_job TO ...; "
+            f"GRANT USAGE ON SEQUENCE {_quoted(schema)}river_job_id_seq TO ..."
+        )
+    if state in ("22003", "22P02", "22P05", "22021", "54000"):  # everything but JSON was checked to the last bit
+        return EncodeError("args", f"PostgreSQL cannot store them: {error}")
+    return error
+
+
+def _quoted(schema: str) -> str:
+    return '"' + schema.replace('"', '""') + '".'

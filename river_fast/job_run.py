@@ -1,0 +1,134 @@
+"""One attempt of one job while it runs here: how it is cancelled, and what it wants stored with its outcome.
+
+Made at first use (most jobs never need one). The worker that runs the job stages metadata and output; any thread may
+cancel, once: the first cause stays.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from river_fast.driver import Driver, RawRow, Statement
+from river_fast.encoding import encode_object
+from river_fast.errors import (
+    EncodeError,
+    JobCancelledRemotelyError,
+    JobInterruptedError,
+    JobLostError,
+    JobTimeoutError,
+    ValidationError,
+)
+from river_fast.job import Job, StoredRow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+CancelCause = Literal["remote", "timeout", "stop"]
+
+OUTPUT_MAX_BYTES = 32 * 1024 * 1024  # River's limit
+METADATA_MAX_BYTES = 64 * 1024 * 1024  # staged in all; jsonb itself ends at 256 MB
+
+
+class JobRun:
+    """What `Job` delegates to while it runs."""
+
+    def __init__(self, job: Job[Any], driver: Driver) -> None:
+        self._job = job
+        self._driver = driver
+        self._cancelled = threading.Event()
+        self._causes: set[CancelCause] = set()
+        self._metadata: dict[str, bytes] = {}  # by key, each the member's whole JSON text
+        self._limit: float | None = None
+        self.cancel_cause: CancelCause | None = None
+        self.abandoned = False  # a stop gave the row back: this attempt's outcome is nobody's any more
+        self.stuck = False
+        self.timeout: float | None = None  # of a class worker that decides by job
+
+    # Cancelling: any thread.
+
+    def cancel(self, cause: CancelCause, limit: float | None = None) -> bool:
+        """Tell the job to end. The first cause stays; `limit`: the seconds that a "timeout" allowed.
+
+        False: it was told this before; what it does in its `finally` is to be left in peace.
+        """
+        if cause in self._causes:
+            return False
+        self._causes.add(cause)
+        if self.cancel_cause is None:
+            self._limit = limit
+            self.cancel_cause = cause
+        self._cancelled.set()
+        return True
+
+    def wait_cancelled(self, timeout: float | timedelta | None) -> bool:
+        if isinstance(timeout, timedelta):
+            timeout = timeout.total_seconds()
+        return self._cancelled.wait(timeout)
+
+    def raise_if_cancelled(self) -> None:
+        if self.cancel_cause is not None:
+            raise self.cancel_error()
+
+    def cancel_error(self) -> Exception:
+        """The error that stands for the cause."""
+        if self.cancel_cause == "remote":
+            return JobCancelledRemotelyError()
+        if self.cancel_cause == "timeout":
+            return JobTimeoutError("job timed out" if self._limit is None else f"job timed out after {self._limit:g} s")
+        return JobInterruptedError()
+
+    # Staging: the worker that runs the job.
+
+    def record_output(self, value: Any) -> None:
+        self._metadata["output"] = encode_object({"output": value}, field="output", limit=OUTPUT_MAX_BYTES)[1:-1]
+
+    def set_metadata(self, key: str, value: Any) -> None:
+        if not isinstance(key, str) or not key:
+            raise ValidationError("metadata", f"key must be a non-empty string, got {key!r}")
+        if key.startswith("river:"):
+            raise ValidationError("metadata", f"key {key!r} is reserved: choose one that does not start with 'river:'")
+        self.stage(key, value)
+
+    def stage(self, key: str, value: Any) -> None:
+        """As `set_metadata`, for keys of our own too."""
+        member = encode_object({key: value}, field="metadata")[1:-1]
+        if sum(map(len, self._metadata.values())) + len(member) > METADATA_MAX_BYTES:
+            raise EncodeError("metadata", f"staged values exceed {METADATA_MAX_BYTES} bytes of JSON")
+        self._metadata[key] = member
+
+    def staged(self) -> bytes | None:
+        """All that was staged as one JSON object, None where nothing was."""
+        # one step under the GIL: a thread that the job left behind may stage meanwhile
+        return b"{" + b",".join(list(self._metadata.values())) + b"}" if self._metadata else None
+
+    # Completing in the caller's transaction.
+
+    def complete_tx(self, conn: Any) -> Job[Any] | Awaitable[Job[Any]]:
+        statement = self._complete_statement()
+        if self._driver.is_async(conn):
+            return self._complete_async(conn, statement)
+        return self._driver.on(conn).run(statement)
+
+    async def _complete_async(self, conn: Any, statement: Statement[Job[Any]]) -> Job[Any]:
+        return await self._driver.on_async(conn).run(statement)
+
+    def _complete_statement(self) -> Statement[Job[Any]]:
+        job = self._job
+        params = {
+            "id": job.id,
+            "attempt": job.attempt,
+            "attempted_at": job.attempted_at,
+            "metadata": None if (staged := self.staged()) is None else staged.decode(),
+        }
+
+        def parse(rows: list[RawRow], count: int) -> Job[Any]:
+            if not rows:
+                raise JobLostError(
+                    f"job {job.id} is no longer this attempt's ({job.attempt}): it was finished, freed or deleted"
+                    " meanwhile; roll the transaction back"
+                )
+            return Job(StoredRow(rows[0]), job._unit)
+
+        return Statement("job_complete_tx", params, parse)

@@ -1,0 +1,146 @@
+"""What the services that only the leader runs have in common: an interval, batches, a term, and a careful end.
+
+A maintenance service runs on its own thread while this client leads, and asks before each batch whether it still does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+from river_fast.driver import Driver, Executor, Statement
+from river_fast.errors import DatabaseError, UniqueConflictError
+from river_fast.startstop import Service
+from river_fast.testsignal import TestSignal
+
+STAGGER = 1.0  # seconds: services of a new leader begin within this, at random, not all at once; River's
+BATCH_PAUSE = (0.05, 1.0)  # seconds between full batches, at random; River's
+QUERY_TIMEOUT = 30.0  # seconds; River's
+ANSWER_MARGIN = 5.0  # seconds: the server speaks first, and then the connection survives
+
+QUERY_CANCELED = "57014"
+
+
+class BatchSize:
+    """How many rows a pass takes at a time: less for good once the database has shown that it cannot do so many.
+
+    Three timeouts in a row within ten minutes do it, for the life of the object, which outlives a leadership. River:
+    the same, its circuit breaker.
+    """
+
+    FULL = 10_000
+    REDUCED = 1_000
+    TIMEOUTS = 3
+    WINDOW = 600.0
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._timeouts: list[float] = []
+        self.current = self.FULL
+
+    def timed_out(self) -> bool:
+        """True if this one was the last straw."""
+        now = self._clock()
+        self._timeouts = [at for at in self._timeouts if now - at < self.WINDOW] + [now]
+        if len(self._timeouts) < self.TIMEOUTS or self.current == self.REDUCED:
+            return False
+        self.current = self.REDUCED
+        return True
+
+    def succeeded(self) -> None:
+        self._timeouts.clear()
+
+
+class MaintenanceService(Service):
+    """A subclass gives `name`, `interval` and `_work_batch`; `lead` tells it, before each start, of its term."""
+
+    interval: ClassVar[float]  # seconds between passes
+
+    def __init__(self, driver: Driver, *, logger: logging.Logger | None = None) -> None:
+        super().__init__()
+        self._driver = driver
+        self._logger = logger or logging.getLogger(f"river_fast.{self.name}")
+        self._batch_size = BatchSize()
+        self._leads: Callable[[], bool] = lambda: True
+        self._stagger = STAGGER
+        self._at_work = threading.Lock()  # guards _executor
+        self._executor: Executor | None = None
+        self._failing = False
+        self.passed = TestSignal[int]()  # rows a whole pass has handled
+        self.failed = TestSignal[DatabaseError]()
+
+    def lead(self, leads: Callable[[], bool], *, stagger: bool = True) -> None:
+        """`leads()` is asked before each batch; False ends the pass. `stagger` False: begin at once (for tests)."""
+        self._leads = leads
+        self._stagger = STAGGER if stagger else 0.0
+
+    def _work_batch(self, limit: int) -> int:
+        """Handle up to `limit` rows; how many there were: as many as `limit` means that more may wait."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        self._stopping.wait(random.uniform(0, self._stagger))
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            try:
+                handled = self._pass()
+                self._failing = False
+                self.passed.signal(handled)
+            except DatabaseError as error:
+                self._fail(error)
+            except UniqueConflictError as error:
+                self._logger.warning("a rival kept taking the same unique keys, trying again later: %s", error)
+            self._stopping.wait(max(begun + self.interval - time.monotonic(), 0.0))
+
+    def _pass(self) -> int:
+        total = 0
+        while self._leads() and not self._stopping.is_set():
+            limit = self._batch_size.current
+            count = self._work_batch(limit)
+            self._batch_size.succeeded()
+            total += count
+            if count < limit or self._stopping.wait(random.uniform(*BATCH_PAUSE)):
+                break
+        return total
+
+    def _fail(self, error: DatabaseError) -> None:
+        if self._stopping.is_set():
+            return  # cancelled by the stop
+        if error.sqlstate == QUERY_CANCELED and self._batch_size.timed_out():
+            self._logger.warning("%d rows at a time are too many, from now on %d", BatchSize.FULL, BatchSize.REDUCED)
+        # The first failure in a row is a warning: an outage of an hour is not worth hundreds of lines.
+        self._logger.log(logging.DEBUG if self._failing else logging.WARNING, "%s failed: %s", self.name, error)
+        self._failing = True
+        self.failed.signal(error)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Executor]:
+        """One transaction that a stop cancels."""
+        with self._driver.transaction(answer_timeout=QUERY_TIMEOUT + ANSWER_MARGIN) as executor:
+            with self._at_work:
+                if self._stopping.is_set():
+                    raise DatabaseError("the service is stopping", QUERY_CANCELED)
+                self._executor = executor
+            try:
+                executor.run(Statement("statement_timeout_set", {"milliseconds": str(int(QUERY_TIMEOUT * 1000))}))
+                yield executor
+            finally:
+                with self._at_work:
+                    self._executor = None
+
+    def interrupt(self) -> None:
+        """Cancel the statement that runs now, if one does; for a stop that takes too long. Any thread."""
+        with self._at_work:
+            if self._executor is not None:
+                try:
+                    self._executor.cancel()
+                except DatabaseError as error:
+                    self._logger.debug("the running statement could not be cancelled: %s", error)
+
+    def _wake(self) -> None:
+        self.interrupt()

@@ -1,0 +1,1 @@
+DELETE FROM @schema@river_migration WHERE line = %(line)s AND version = %(version)s

@@ -1,0 +1,1 @@
+INSERT INTO @schema@river_migration (version) VALUES (%(version)s)

@@ -1,0 +1,13 @@
+-- $1 queue names. The positions (from 1) of those that have a job due; LATERAL with LIMIT keeps it one index probe each.
+SELECT polled.position
+FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS polled (queue, position)
+CROSS JOIN LATERAL (
+    SELECT 1 AS one
+    FROM @schema@river_job AS job
+    WHERE job.state = 'available'
+        AND job.queue = polled.queue
+        AND job.scheduled_at <= pg_catalog.now()
+        AND job.attempt < 32767
+    ORDER BY job.priority, job.scheduled_at, job.id
+    LIMIT 1
+) AS due

@@ -1,0 +1,2 @@
+-- Everything in the schema goes with it.
+DROP SCHEMA IF EXISTS @schema_name@ CASCADE

@@ -1,0 +1,57 @@
+"""Runs one statement where the caller wants it: on a pooled connection, or on a transaction of the caller's own.
+
+Any thread; owns nothing. The verbs (`job_admin`, `queue_admin`) are written once upon it, for both kinds of client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from river_fast.driver import Driver, Statement
+from river_fast.errors import DatabaseError, UniqueConflictError
+
+T = TypeVar("T")
+
+UNIQUE_VIOLATION = "23505"
+
+
+class StatementRunner:
+    """Raises `DatabaseError`, and `UniqueConflictError` where the statement met `river_job_unique_idx`."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def run(self, statement: Statement[T]) -> T:
+        with unique_conflict_named(), self._driver.autocommit() as executor:
+            return executor.run(statement)
+
+    def run_tx(self, conn: Any, statement: Statement[T]) -> Any:
+        """`T` on a sync connection, an awaitable of it on an async one."""
+        if self._driver.is_async(conn):
+            return self._run_on_async(conn, statement)
+        with unique_conflict_named():
+            return self._driver.on(conn).run(statement)
+
+    async def run_async(self, statement: Statement[T]) -> T:
+        with unique_conflict_named():
+            async with self._driver.async_transaction() as executor:
+                return await executor.run(statement)
+
+    async def _run_on_async(self, conn: Any, statement: Statement[T]) -> T:
+        with unique_conflict_named():
+            return await self._driver.on_async(conn).run(statement)
+
+
+@contextlib.contextmanager
+def unique_conflict_named() -> Iterator[None]:
+    """23505 leaves as `UniqueConflictError`."""
+    try:
+        yield
+    except DatabaseError as error:
+        if error.sqlstate != UNIQUE_VIOLATION:
+            raise
+        raise UniqueConflictError(
+            "another unique job with the same key is active; cancel or finish that one first (SQLSTATE 23505)"
+        ) from error
