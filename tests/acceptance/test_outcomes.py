@@ -1,0 +1,562 @@
+"""Every way a job can end, through the whole client on a real server (river.md 2.4, 2.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+import river_fast as river
+from tests.fix_client import Args, eventually, workers_of
+
+BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+
+
+def worker_for(body: Any, is_async: bool, **options: Any) -> river.Workers:
+    """`body(job)` as the one worker, as a `def` or inside an `async def`."""
+
+    async def work_async(job: river.Job[Args]) -> None:
+        body(job)
+
+    return workers_of(work_async if is_async else body, **options)
+
+
+def work_one(client: river.Client, opts: river.InsertOpts | None = None) -> river.Job[Any]:
+    """Inserts one job before the start, works it until its attempt is over, and returns the row."""
+    with client.subscribe() as events:
+        job = client.insert(Args(1), opts).job
+        client.start()
+        event = events.get(20)
+    assert event is not None
+    assert event.job is not None
+    assert event.job.id == job.id
+    return client.job_get(job.id)
+
+
+@BOTH
+def test_job_that_returns_is_completed(make_client: Any, is_async: bool) -> None:
+    job = work_one(make_client(worker_for(lambda job: None, is_async)))
+    assert job.state == "completed"
+    assert job.attempt == 1
+    assert job.errors == []
+    assert job.finalized_at is not None
+    assert job.attempted_by[-1]
+
+
+@BOTH
+def test_job_that_raises_is_retried_with_its_error_kept(make_client: Any, is_async: bool) -> None:
+    def fail(job: river.Job[Args]) -> None:
+        raise ValueError("not today")
+
+    job = work_one(make_client(worker_for(fail, is_async)))
+    assert job.state == "available"  # the first retry comes within a second: no scheduler needed
+    assert job.attempt == 1
+    assert [error.error for error in job.errors] == ["not today"]
+    assert job.errors[0].attempt == 1
+    assert "fail" in job.errors[0].trace
+    assert 0.5 < (job.scheduled_at - job.attempted_at).total_seconds() < 2.5
+
+
+@BOTH
+def test_long_retry_delay_leaves_the_job_retryable(make_client: Any, is_async: bool) -> None:
+    class InAnHour:
+        def next_retry(self, job: river.Job[Any]) -> datetime:
+            return datetime.now(UTC) + timedelta(hours=1)
+
+    def fail(job: river.Job[Args]) -> None:
+        raise ValueError
+
+    job = work_one(make_client(worker_for(fail, is_async), retry_policy=InAnHour()))
+    assert job.state == "retryable"
+    assert job.errors[0].error == "ValueError"
+    assert abs((job.scheduled_at - job.attempted_at).total_seconds() - 3600) < 5
+
+
+@BOTH
+def test_last_attempt_that_fails_discards_the_job(make_client: Any, is_async: bool) -> None:
+    def fail(job: river.Job[Args]) -> None:
+        raise ValueError("last")
+
+    job = work_one(make_client(worker_for(fail, is_async)), river.InsertOpts(max_attempts=1))
+    assert job.state == "discarded"
+    assert job.finalized_at is not None
+    assert job.errors[0].error == "last"
+
+
+@BOTH
+def test_job_cancel_error_cancels_for_good(make_client: Any, is_async: bool) -> None:
+    def cancel(job: river.Job[Args]) -> None:
+        raise river.JobCancelError("no longer wanted")
+
+    job = work_one(make_client(worker_for(cancel, is_async)))
+    assert job.state == "cancelled"
+    assert job.errors[0].error == "no longer wanted"
+    assert job.finalized_at is not None
+
+
+@BOTH
+@pytest.mark.parametrize(("delay", "state"), [(2.0, "available"), (3600.0, "scheduled"), (0.0, None)])
+def test_snooze_gives_the_attempt_back_and_counts(
+    make_client: Any, is_async: bool, delay: float, state: str | None
+) -> None:
+    seen: list[int] = []
+
+    def snooze(job: river.Job[Args]) -> None:
+        seen.append(job.attempt)
+        if len(seen) == 1:
+            raise river.JobSnoozeError(delay)
+
+    job = work_one(make_client(worker_for(snooze, is_async)))
+    if state is None:
+        eventually(lambda: len(seen) == 2)
+        assert seen == [1, 1]
+        return
+    assert job.state == state
+    assert job.attempt == 0
+    assert job.errors == []
+    assert job.metadata["snoozes"] == 1
+    assert abs((job.scheduled_at - job.attempted_at).total_seconds() - delay) < 1
+
+
+@BOTH
+@pytest.mark.parametrize("duration", [-1.0, float("nan"), 1e18])
+def test_impossible_snooze_is_the_jobs_error(make_client: Any, is_async: bool, duration: float) -> None:
+    def snooze(job: river.Job[Args]) -> None:
+        raise river.JobSnoozeError(duration)
+
+    job = work_one(make_client(worker_for(snooze, is_async)))
+    assert job.state == "available"
+    assert "JobSnoozeError" in job.errors[0].error
+
+
+def test_unknown_kind_is_retried_and_never_dropped(make_client: Any) -> None:
+    client = make_client(workers_of(lambda job: None), skip_unknown_job_check=True)
+    with client.subscribe() as events:
+        job = client.insert(river.RawArgs("nobody_knows", {})).job
+        client.start()
+        assert events.get(20) is not None
+    job = client.job_get(job.id)
+    assert job.state == "available"
+    assert 'not registered in the client\'s Workers bundle: "nobody_knows"' in job.errors[0].error
+
+
+@BOTH
+def test_args_that_do_not_fit_are_the_jobs_error(make_client: Any, conn: psycopg.Connection, is_async: bool) -> None:
+    client = make_client(worker_for(lambda job: job.args.n, is_async))
+    row = conn.execute(
+        "INSERT INTO river_job (args, kind, max_attempts) VALUES ('{\"n\": \"text\"}', 'test_job', 25) RETURNING id"
+    ).fetchone()
+    with client.subscribe() as events:
+        client.start()
+        assert events.get(20) is not None
+    job = client.job_get(row[0])
+    assert job.state == "available"
+    assert job.errors
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SystemExit(3), "3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
+        (MemoryError(), "MemoryError"),
+        (RecursionError("too deep"), "too deep"),
+        (ValueError("nul \0 here"), "nul \\u0000 here"),
+        (ValueError("surrogate \ud800 here"), "surrogate \\ud800 here"),
+        (Unprintable(), "<Unprintable whose text raised RuntimeError>"),
+        (ValueError("x" * 1_000_000), "x" * 16384),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_a_job_raises_is_recorded_and_the_worker_lives(
+    make_client: Any, is_async: bool, error: BaseException, text: str
+) -> None:
+    if is_async and isinstance(error, KeyboardInterrupt | SystemExit):
+        pass  # asyncio lets these two through its Tasks: ours must not
+
+    def fail(job: river.Job[Args]) -> None:
+        if job.args.n == 1:
+            raise error
+
+    client = make_client(worker_for(fail, is_async))
+    job = work_one(client)
+    assert job.state == "available"
+    assert job.errors[0].error == text
+    assert client.wait(client.insert(Args(2)).job, 20).state == "completed"
+
+
+@BOTH
+def test_output_and_metadata_are_stored_with_the_outcome(make_client: Any, is_async: bool) -> None:
+    def record(job: river.Job[Args]) -> None:
+        job.record_output({"answer": 42})
+        job.set_metadata("where", "here")
+        with pytest.raises(river.ValidationError, match="reserved"):
+            job.set_metadata("river:mine", 1)
+        with pytest.raises(river.EncodeError):
+            job.record_output(float("nan"))
+
+    job = work_one(make_client(worker_for(record, is_async)), river.InsertOpts(metadata={"kept": True}))
+    assert job.state == "completed"
+    assert job.output == {"answer": 42}
+    assert job.metadata == {"kept": True, "output": {"answer": 42}, "where": "here"}
+
+
+@BOTH
+def test_output_is_kept_of_a_failed_attempt_too(make_client: Any, is_async: bool) -> None:
+    def fail(job: river.Job[Args]) -> None:
+        job.record_output([1, 2])
+        raise ValueError("after the output")
+
+    job = work_one(make_client(worker_for(fail, is_async)))
+    assert job.output == [1, 2]
+    assert job.errors[0].error == "after the output"
+
+
+def test_complete_tx_completes_with_the_callers_transaction(
+    make_client: Any, conn: psycopg.Connection, dsn: str, schema: str
+) -> None:
+    conn.execute("CREATE TABLE effects (job_id bigint)")
+
+    def work(job: river.Job[Args]) -> None:
+        with psycopg.connect(dsn, options=f"-c search_path={schema}") as own, own.transaction():
+            own.execute("INSERT INTO effects VALUES (%s)", [job.id])
+            job.record_output("done")
+            completed = job.complete_tx(own)
+            assert completed.state == "completed"
+
+    job = work_one(make_client(workers_of(work)))
+    assert job.state == "completed"
+    assert job.output == "done"
+    assert conn.execute("SELECT count(*) FROM effects").fetchone() == (1,)
+
+
+def test_complete_tx_on_an_async_connection(make_client: Any, dsn: str) -> None:
+    async def work(job: river.Job[Args]) -> None:
+        async with await psycopg.AsyncConnection.connect(dsn) as own:
+            completed = await job.complete_tx(own)
+            assert completed.state == "completed"
+
+    assert work_one(make_client(workers_of(work))).state == "completed"
+
+
+def test_complete_tx_is_fenced(make_client: Any, conn: psycopg.Connection, dsn: str) -> None:
+    refused = threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        conn.execute("UPDATE river_job SET attempted_at = attempted_at + interval '1 second'")  # another client's run
+        with psycopg.connect(dsn) as own, pytest.raises(river.JobLostError):
+            job.complete_tx(own)
+        refused.set()
+
+    client = make_client(workers_of(work))
+    job = client.insert(Args(1)).job
+    client.start()
+    assert refused.wait(20)
+    client.stop(5)
+    assert client.job_get(job.id).state == "running"  # the other client's, untouched
+
+
+def test_remote_cancel_reaches_a_sync_job_that_looks(make_client: Any) -> None:
+    running = threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        running.set()
+        assert job.wait_cancelled(20)
+        assert job.cancel_cause == "remote"
+        job.raise_if_cancelled()
+
+    client = make_client(workers_of(work))
+    with client.subscribe("job_cancelled") as events:
+        job = client.insert(Args(1)).job
+        client.start()
+        assert running.wait(20)
+        client.job_cancel(job.id)
+        assert events.get(20) is not None
+    job = client.job_get(job.id)
+    assert job.state == "cancelled"
+    assert job.errors[0].error == "job cancelled remotely"
+
+
+def test_remote_cancel_reaches_an_async_job(make_client: Any) -> None:
+    running = threading.Event()
+
+    async def work(job: river.Job[Args]) -> None:
+        running.set()
+        await asyncio.sleep(30)
+
+    client = make_client(workers_of(work))
+    with client.subscribe("job_cancelled") as events:
+        job = client.insert(Args(1)).job
+        client.start()
+        assert running.wait(20)
+        client.job_cancel(job.id)
+        assert events.get(20) is not None
+    job = client.job_get(job.id)
+    assert job.state == "cancelled"
+    assert job.errors[0].error == "job cancelled remotely"
+
+
+def test_remotely_cancelled_job_that_returns_is_completed(make_client: Any) -> None:
+    running = threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        running.set()
+        job.wait_cancelled(20)
+
+    client = make_client(workers_of(work))
+    job = client.insert(Args(1)).job
+    client.start()
+    assert running.wait(20)
+    client.job_cancel(job.id)
+    assert client.wait(job, 20).state == "completed"
+
+
+@pytest.mark.parametrize("error", [ValueError("anything"), river.JobSnoozeError(60)], ids=["error", "snooze"])
+def test_remotely_cancelled_job_that_fails_is_cancelled(make_client: Any, error: Exception) -> None:
+    running = threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        running.set()
+        job.wait_cancelled(20)
+        raise error
+
+    client = make_client(workers_of(work))
+    job = client.insert(Args(1)).job
+    client.start()
+    assert running.wait(20)
+    client.job_cancel(job.id)
+    job = client.wait(job, 20)
+    assert job.state == "cancelled"
+    assert job.errors[0].error == "job cancelled remotely"
+
+
+def test_timeout_cancels_an_async_job_and_counts_as_an_error(make_client: Any) -> None:
+    async def work(job: river.Job[Args]) -> None:
+        await asyncio.sleep(30)
+
+    job = work_one(make_client(workers_of(work, timeout=0.05)))
+    assert job.state == "available"
+    assert job.errors[0].error == "job timed out after 0.05 s"
+
+
+def test_timeout_is_told_to_a_sync_job(make_client: Any) -> None:
+    def work(job: river.Job[Args]) -> None:
+        assert job.wait_cancelled(20)
+        assert job.cancel_cause == "timeout"
+        job.raise_if_cancelled()
+
+    job = work_one(make_client(workers_of(work, timeout=timedelta(milliseconds=50))))
+    assert job.errors[0].error == "job timed out after 0.05 s"
+
+
+def test_class_worker_decides_timeout_and_retry_by_job(make_client: Any) -> None:
+    class Slow(river.Worker[Args]):
+        def timeout(self, job: river.Job[Args]) -> float:
+            return 0.05 * job.args.n
+
+        def next_retry(self, job: river.Job[Args]) -> datetime:
+            return datetime.now(UTC) + timedelta(hours=job.args.n)
+
+        def work(self, job: river.Job[Args]) -> None:
+            job.wait_cancelled(20)
+            job.raise_if_cancelled()
+
+    workers = river.Workers()
+    workers.add(Slow())
+    job = work_one(make_client(workers))
+    assert job.state == "retryable"
+    assert job.errors[0].error == "job timed out after 0.05 s"
+
+
+def test_retry_policy_that_answers_nonsense_is_replaced_by_the_default(make_client: Any, caplog: Any) -> None:
+    answers = iter([None, datetime(2001, 1, 1, tzinfo=UTC), datetime(2001, 1, 1), "tomorrow"])
+
+    class Odd:
+        def next_retry(self, job: river.Job[Any]) -> Any:
+            return next(answers)
+
+    def fail(job: river.Job[Args]) -> None:
+        raise ValueError
+
+    client = make_client(workers_of(fail), retry_policy=Odd())
+    with client.subscribe() as events:
+        jobs = [result.job.id for result in client.insert_many([Args(n) for n in range(5)])]
+        client.start()
+        for _ in jobs:
+            assert events.get(20) is not None
+    for job_id in jobs:
+        job = client.job_get(job_id)
+        assert job.state == "available"
+        assert 0.5 < (job.scheduled_at - job.attempted_at).total_seconds() < 2.5
+    assert sum("using the default" in record.message for record in caplog.records) == 4
+
+
+def test_stuck_jobs_slot_serves_others(make_client: Any) -> None:
+    release = threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        if job.args.n == 1:
+            release.wait(30)
+
+    client = make_client(workers_of(work, timeout=0.05), max_workers=1, job_stuck_threshold=0.05)
+    try:
+        stuck = client.insert(Args(1)).job
+        client.start()
+        other = client.insert(Args(2)).job
+        assert client.wait(other, 20).state == "completed"
+        assert client.job_get(stuck.id).state == "running"
+    finally:
+        release.set()
+    assert client.wait(stuck, 20).state == "completed"
+
+
+@BOTH
+@pytest.mark.parametrize("max_workers", [1, 7])
+def test_max_workers_is_kept_exactly(make_client: Any, is_async: bool, max_workers: int) -> None:
+    lock = threading.Lock()
+    running = most = 0
+
+    def enter() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+
+    def leave() -> None:
+        nonlocal running
+        with lock:
+            running -= 1
+
+    def work(job: river.Job[Args]) -> None:
+        enter()
+        time.sleep(0.02)
+        leave()
+
+    async def work_async(job: river.Job[Args]) -> None:
+        enter()
+        await asyncio.sleep(0.02)
+        leave()
+
+    client = make_client(workers_of(work_async if is_async else work), max_workers=max_workers)
+    client.insert_many([Args(n) for n in range(100)])
+    with client.subscribe() as events:
+        client.start()
+        for _ in range(100):
+            assert events.get(20) is not None
+    assert most == max_workers
+
+
+def test_sync_and_async_jobs_share_the_queues_slots(make_client: Any) -> None:
+    lock = threading.Lock()
+    running = most = 0
+
+    def step(change: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += change
+            most = max(most, running)
+
+    workers = river.Workers()
+
+    @workers.work("sync_kind")
+    def work(job: river.Job[Any]) -> None:
+        step(1)
+        time.sleep(0.02)
+        step(-1)
+
+    @workers.work("async_kind")
+    async def work_async(job: river.Job[Any]) -> None:
+        step(1)
+        await asyncio.sleep(0.02)
+        step(-1)
+
+    client = make_client(workers, max_workers=3)
+    client.insert_many([river.RawArgs("sync_kind" if n % 2 else "async_kind", {}) for n in range(100)])
+    with client.subscribe() as events:
+        client.start()
+        for _ in range(100):
+            assert events.get(20) is not None
+    assert most == 3
+
+
+def test_context_variables_do_not_leak_from_job_to_job(make_client: Any) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    seen: list[int] = []
+
+    def work(job: river.Job[Args]) -> None:
+        seen.append(variable.get())
+        variable.set(job.id)
+        assert river.client_from_context() is client
+
+    client = make_client(workers_of(work), max_workers=1)
+    client.insert_many([Args(n) for n in range(20)])
+    with client.subscribe() as events:
+        client.start()
+        for _ in range(20):
+            assert events.get(20) is not None
+    assert seen == [0] * 20
+    with pytest.raises(river.RiverError):
+        river.client_from_context()
+
+
+def test_async_job_may_use_timeouts_and_task_groups(make_client: Any) -> None:
+    async def work(job: river.Job[Args]) -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+            group.create_task(asyncio.sleep(0.01))
+
+    assert work_one(make_client(workers_of(work))).state == "completed"
+
+
+def test_error_after_complete_tx_was_committed_has_no_effect(make_client: Any, dsn: str) -> None:
+    def work(job: river.Job[Args]) -> None:
+        with psycopg.connect(dsn) as own:
+            job.complete_tx(own)
+        raise ValueError("too late")
+
+    job = work_one(make_client(workers_of(work)))
+    assert job.state == "completed"
+    assert job.errors == []
+
+
+def test_error_after_complete_tx_was_rolled_back_is_the_attempts_error(make_client: Any, dsn: str) -> None:
+    def work(job: river.Job[Args]) -> None:
+        with psycopg.connect(dsn) as own, own.transaction():
+            job.complete_tx(own)
+            raise ValueError("rolls back")
+
+    job = work_one(make_client(workers_of(work)))
+    assert job.state == "available"
+    assert [error.error for error in job.errors] == ["rolls back"]
+
+
+def test_return_after_complete_tx_was_rolled_back_completes_the_job(make_client: Any, dsn: str) -> None:
+    """As River has it: the work function returned, and the outcome is told all the same."""
+
+    def work(job: river.Job[Args]) -> None:
+        with psycopg.connect(dsn) as own:
+            job.complete_tx(own)
+            own.rollback()
+
+    assert work_one(make_client(workers_of(work))).state == "completed"
+
+
+def test_timeout_of_never_is_no_timeout(make_client: Any) -> None:
+    def work(job: river.Job[Args]) -> None:
+        assert not job.wait_cancelled(0.3)
+
+    client = make_client(workers_of(work), job_timeout=river.NEVER)
+    assert work_one(client).state == "completed"

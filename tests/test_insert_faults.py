@@ -1,0 +1,244 @@
+"""Inserts whose connection fails under them: what is known is said, what is not known is said too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import river_fast.inserter as inserter_module
+from river_fast.config import Config
+from river_fast.driver import ConnectionLostError
+from river_fast.driver.psycopg import PsycopgDriver
+from river_fast.errors import DatabaseError, InsertOutcomeUnknownError
+from river_fast.insert_opts import InsertManyParams, InsertOpts, UniqueOpts
+from river_fast.insert_statements import ROWS_PER_STATEMENT
+from river_fast.inserter import Inserter
+from tests.fix_inserter import EmailArgs, count
+from tests.fix_proxy import Proxy
+
+__all__ = ["count"]
+
+ONE = EmailArgs("a")
+TWO_STATEMENTS = [ONE] * (ROWS_PER_STATEMENT + 1)
+
+
+@pytest.fixture
+def proxy(dsn: str) -> Iterator[Proxy]:
+    proxy = Proxy(dsn)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def inserter(proxy: Proxy, schema: str) -> Iterator[Inserter]:
+    driver = PsycopgDriver(proxy.conninfo, schema)
+    yield Inserter(driver, Config().checked())
+    driver.close()
+
+
+def _async(call: Callable[[Inserter], Any]) -> Callable[[Inserter], Any]:
+    """On a loop of its own, with a connection that is there already: what is cut is the insert."""
+
+    def run(inserter: Inserter) -> Any:
+        async def main() -> Any:
+            try:
+                return await call(inserter)
+            finally:
+                await inserter._driver.close_async()
+
+        return asyncio.run(main())
+
+    return run
+
+
+INSERTS = [
+    pytest.param(lambda inserter: inserter.insert(ONE), 1, id="insert"),
+    pytest.param(lambda inserter: inserter.insert_many([ONE] * 3), 3, id="insert_many"),
+    pytest.param(lambda inserter: inserter.insert_many_fast([ONE] * 3), 3, id="insert_many_fast"),
+    pytest.param(lambda inserter: inserter.insert_many(TWO_STATEMENTS), len(TWO_STATEMENTS), id="two_statements"),
+]
+
+
+@contextlib.contextmanager
+def _answers_lost_once_committed(
+    proxy: Proxy, conn: psycopg.Connection[Any], rows: int, count: Callable[[], int]
+) -> Iterator[None]:
+    """Cuts the proxy when the rows are there to be seen; whatever the server says of its commit is lost."""
+    conn.execute(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'"
+    )
+    conn.execute(
+        "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON river_job DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.id % 10000 = 1) EXECUTE FUNCTION hold()"
+    )
+    done = threading.Event()
+
+    def cut() -> None:
+        """The trigger runs inside the commit: from then on the answer is swallowed."""
+        while not done.is_set():
+            row = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone()
+            if row is not None and row[0]:
+                proxy.swallowing = True
+                break
+            time.sleep(0.005)
+        while not done.is_set() and count() < rows:
+            time.sleep(0.005)
+        proxy.cut()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize(("insert", "rows"), INSERTS)
+def test_answer_lost_after_the_commit_is_an_unknown_outcome(
+    inserter: Inserter,
+    proxy: Proxy,
+    conn: psycopg.Connection[Any],
+    count: Callable[[], int],
+    insert: Callable[[Inserter], Any],
+    rows: int,
+) -> None:
+    inserter._driver.open()
+    with _answers_lost_once_committed(proxy, conn, rows, count), pytest.raises(InsertOutcomeUnknownError):
+        insert(inserter)
+    assert count() == rows  # never sent a second time
+    conn.execute("DROP TRIGGER hold ON river_job")
+    proxy.swallowing = False
+    assert inserter.insert(ONE).job.id
+
+
+def test_unknown_outcome_is_safe_to_retry_with_unique_options(
+    inserter: Inserter, proxy: Proxy, conn: psycopg.Connection[Any], count: Callable[[], int]
+) -> None:
+    params = [InsertManyParams(EmailArgs(str(n)), InsertOpts(unique=UniqueOpts(by_args=True))) for n in range(3)]
+    with _answers_lost_once_committed(proxy, conn, 3, count), pytest.raises(InsertOutcomeUnknownError):
+        inserter.insert_many(params)
+    conn.execute("DROP TRIGGER hold ON river_job")
+    proxy.swallowing = False
+    assert all(result.unique_skipped_as_duplicate for result in inserter.insert_many(params))
+    assert count() == 3
+
+
+@pytest.mark.parametrize("insert", [INSERTS[2].values[0], INSERTS[3].values[0]], ids=["copy", "two_statements"])
+def test_connection_lost_before_the_commit_is_no_unknown_outcome(
+    inserter: Inserter, proxy: Proxy, conn: psycopg.Connection[Any], count: Callable[[], int],
+    insert: Callable[[Inserter], Any],
+) -> None:  # fmt: skip
+    """A lock holds the insert up inside its transaction; its session ends there."""
+    inserter._driver.open()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            insert(inserter)
+        except BaseException as error:
+            errors.append(error)
+
+    with conn.transaction():
+        conn.execute("LOCK TABLE river_job IN SHARE MODE")
+        thread = threading.Thread(target=run)
+        thread.start()
+        pid = _waiting(conn)
+        conn.execute("SELECT pg_terminate_backend(%s)", [pid])
+        thread.join(10)
+    assert isinstance(errors[0], ConnectionLostError)
+    assert "connection was lost" in str(errors[0])
+    assert count() == 0
+    insert(inserter)
+
+
+def test_lost_caller_connection_is_a_database_error(
+    inserter: Inserter, proxy: Proxy, conn: psycopg.Connection[Any], count: Callable[[], int]
+) -> None:
+    """Only the caller's own commit could have kept anything."""
+    with contextlib.suppress(psycopg.Error), psycopg.connect(proxy.conninfo) as caller:
+        inserter.insert_tx(caller, ONE)
+        proxy.cut()
+        with pytest.raises(ConnectionLostError):
+            inserter.insert_tx(caller, ONE)
+    assert count() == 0
+
+
+def test_connection_that_died_in_the_pool_is_replaced_unseen(
+    inserter: Inserter, conn: psycopg.Connection[Any], count: Callable[[], int]
+) -> None:
+    for number in range(1, 6):
+        inserter.insert(ONE)
+        assert count() == number
+        conn.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'river_fast/pool'"
+            " AND datname = current_database() AND pid = %s",
+            [_pool_pid(inserter)],
+        )
+
+
+def test_silent_server_is_given_up(
+    inserter: Inserter, proxy: Proxy, count: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inserter_module, "ANSWER_TIMEOUT_S", 0.5)
+    inserter.insert(ONE)
+    proxy.swallowing = True
+    started = time.monotonic()
+    for insert in (lambda: inserter.insert(ONE), lambda: inserter.insert(ONE)):
+        with pytest.raises(InsertOutcomeUnknownError):
+            insert()
+        proxy.swallowing = False
+        inserter.insert(ONE)
+        proxy.swallowing = True
+    assert time.monotonic() - started < 10
+    assert count() == 5
+
+
+def test_silent_server_is_given_up_by_an_event_loop(
+    inserter: Inserter, proxy: Proxy, count: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inserter_module, "ANSWER_TIMEOUT_S", 0.5)
+
+    async def run() -> None:
+        await inserter.insert_async(ONE)
+        proxy.swallowing = True
+        with pytest.raises(InsertOutcomeUnknownError):
+            await inserter.insert_async(ONE)
+        proxy.swallowing = False
+        await inserter.insert_async(ONE)
+        await inserter._driver.close_async()
+
+    asyncio.run(run())
+    assert count() == 3
+
+
+def test_no_server_is_a_database_error_and_nothing_is_sent(inserter: Inserter, proxy: Proxy) -> None:
+    proxy.refusing = True
+    with pytest.raises(DatabaseError) as caught:
+        inserter.insert(ONE)
+    assert not isinstance(caught.value, ConnectionLostError)
+
+
+def _pool_pid(inserter: Inserter) -> int:
+    with inserter._driver.autocommit() as executor:
+        return executor._conn.info.backend_pid  # type: ignore[attr-defined,no-any-return]
+
+
+def _waiting(conn: psycopg.Connection[Any]) -> int:
+    """The session that waits for a lock of this connection's."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        row = conn.execute(
+            "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'river_job'::regclass"
+        ).fetchone()
+        if row is not None:
+            return int(row[0])
+        time.sleep(0.005)
+    raise TimeoutError("nobody waits")
