@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ TAG_MAX = 255
 TAGS_MAX = 256
 MAX_JOBS: Final = 1_000_000  # in one call: it is one transaction, and validated as a whole before it begins
 MAX_BATCH_BYTES: Final = 1024 * 1024 * 1024
+PLAIN_MAX: Final = 1_000  # kinds whose resolved options are kept
 
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -107,6 +108,23 @@ class InsertBatch:
         self.opts.append(opts)
         self.keys.append(key)
 
+    @classmethod
+    def joined(cls, batches: Sequence[InsertBatch]) -> InsertBatch:
+        """One batch of several, in their order; none of them has repeated keys of its own."""
+        if len(batches) == 1:
+            return batches[0]
+        whole = cls()
+        for batch in batches:
+            for key, position in batch.unique.items():
+                first = whole.unique.setdefault(key, len(whole) + position)
+                if first != len(whole) + position:
+                    whole.duplicate_of[len(whole) + position] = first
+            whole.args += batch.args
+            whole.infos += batch.infos
+            whole.opts += batch.opts
+            whole.keys += batch.keys
+        return whole
+
     def queues(self) -> list[str]:
         """The distinct queues that get available jobs, in order of appearance."""
         return list({opts.queue_name: None for opts in dict.fromkeys(self.opts) if opts.state is JobState.AVAILABLE})
@@ -128,6 +146,7 @@ class InsertBuilder:
         self._limit = min(max_args_bytes, HARD_MAX_BYTES)
         self._known_kinds = known_kinds
         self._now = now
+        self._plain: dict[int, tuple[ArgsInfo, ResolvedOpts]] = {}  # by id(info): kinds inserted without options
 
     def one(self, args: Any, opts: InsertOpts | None = None, *, internal: bool = False) -> InsertBatch:
         """A batch of one job; errors name no index. `internal` allows metadata that is River's own."""
@@ -180,13 +199,7 @@ class InsertBuilder:
         if known is not None and info.kind not in known:
             raise UnknownJobKindError(info.kind)
         raw = info.codec.encode(args, self._limit)
-        entry = cache.get((id(info), id(opts)))
-        if entry is None:
-            resolved = self._resolve(info, args, opts, internal)
-            if not callable(info.insert_opts):
-                cache[id(info), id(opts)] = (resolved, info, opts)  # holds both, so that no other takes their ids
-        else:
-            resolved = entry[0]
+        resolved = self._resolved(info, args, opts, cache, internal)
         key = None
         rule = resolved.rule
         position = len(batch.args)
@@ -204,6 +217,30 @@ class InsertBuilder:
             if first != position:
                 batch.duplicate_of[position] = first
         batch.append(raw, info, resolved, key)
+
+    def _resolved(
+        self,
+        info: ArgsInfo,
+        args: Any,
+        opts: InsertOpts | None,
+        cache: dict[tuple[int, int], tuple[ResolvedOpts, ArgsInfo, InsertOpts | None]],
+        internal: bool,
+    ) -> ResolvedOpts:
+        """Once for each kind and options, where the kind's own do not depend on the args."""
+        if callable(info.insert_opts):
+            return self._resolve(info, args, opts, internal)
+        if opts is None:
+            plain = self._plain.get(id(info))
+            if plain is None:
+                if len(self._plain) >= PLAIN_MAX:
+                    self._plain.clear()  # kinds may be made at will (RawArgs)
+                plain = self._plain[id(info)] = (info, self._resolve(info, args, None, internal))
+            return plain[1]
+        entry = cache.get((id(info), id(opts)))
+        if entry is None:
+            # holds both, so that no other takes their ids
+            entry = cache[id(info), id(opts)] = (self._resolve(info, args, opts, internal), info, opts)
+        return entry[0]
 
     def _resolve(self, info: ArgsInfo, args: Any, opts: InsertOpts | None, internal: bool) -> ResolvedOpts:
         base = info.insert_opts

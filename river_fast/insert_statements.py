@@ -35,10 +35,15 @@ class CopyIn:
     rows: Sequence[bytes]
 
 
-def statements(batch: InsertBatch, queues: Sequence[str], schema: str) -> list[Statement[Any]]:
-    """The array inserts of a batch, the first of which notifies `queues`."""
+def statements(
+    batch: InsertBatch, queues: Sequence[str], schema: str, lock_timeout: str | None = None
+) -> list[Statement[Any]]:
+    """The array inserts of a batch, the first of which notifies `queues`.
+
+    `lock_timeout`: how long unique jobs wait for a rival's commit (PostgreSQL's setting, local to the transaction).
+    """
     return [
-        _statement(batch, positions, () if number else queues, schema)
+        _statement(batch, positions, () if number else queues, schema, lock_timeout)
         for number, positions in enumerate(_chunks(batch))
     ]
 
@@ -64,7 +69,9 @@ def _chunks(batch: InsertBatch) -> list[Sequence[int]]:
     return chunks
 
 
-def _statement(batch: InsertBatch, positions: Sequence[int], queues: Sequence[str], schema: str) -> Statement[Any]:
+def _statement(
+    batch: InsertBatch, positions: Sequence[int], queues: Sequence[str], schema: str, lock_timeout: str | None
+) -> Statement[Any]:
     opts = [batch.opts[position] for position in positions]
     params = {
         "args": pg_binary.array(pg_binary.JSONB, [pg_binary.jsonb_element(batch.args[i]) for i in positions]),
@@ -83,6 +90,7 @@ def _statement(batch: InsertBatch, positions: Sequence[int], queues: Sequence[st
     keys = [batch.keys[position] for position in positions]
     params["unique_keys"] = pg_binary.array(pg_binary.BYTEA, [pg_binary.optional_element(key) for key in keys])
     params["unique_states"] = pg_binary.array(pg_binary.INT4, [o.unique_states for o in opts])
+    params["lock_timeout"] = lock_timeout
     params["sequence"] = _quoted(schema) + "river_job_id_seq"
     return Statement("job_insert_many_unique", params, lambda rows, count: _by_key(rows, keys), lazy=True)
 

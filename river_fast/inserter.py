@@ -6,9 +6,12 @@ send it.
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, overload
+from weakref import WeakKeyDictionary
 
 from river_fast import pg_binary
 from river_fast.config import DEFAULT_FETCH_COOLDOWN, Config, Duration
@@ -21,6 +24,7 @@ from river_fast.driver import (
     Statement,
 )
 from river_fast.errors import DatabaseError, UniqueConflictError
+from river_fast.insert_combiner import AsyncInsertCombiner, InsertCombiner
 from river_fast.insert_opts import InsertOpts, JobInsertResult
 from river_fast.insert_params import InsertBatch, InsertBuilder
 from river_fast.insert_statements import CopyIn, copies, insert_error, notify_params, statements
@@ -30,6 +34,7 @@ from river_fast.notify_limiter import NotifyLimiter
 if TYPE_CHECKING:
     from river_fast.driver.psycopg import CallerAsyncConnection, CallerConnection
 
+GROUP_LOCK_TIMEOUT: Final = "100ms"  # how long a group of unique jobs waits for a rival's commit; then each by itself
 ANSWER_TIMEOUT_S: Final = 15.0  # the server's own limit is 10; whoever is silent for longer will not answer
 
 
@@ -70,14 +75,21 @@ class Inserter:
             known_kinds=(lambda: None) if config.skip_unknown_job_check else known_kinds,
             now=self._now,
         )
+        # Unique jobs go apart: a rival's lock may hold them up.
+        self._combiners = {
+            False: InsertCombiner(self._send_group, self._send_alone),
+            True: InsertCombiner(self._send_group, self._send_alone),
+        }
+        self._async_combiners: WeakKeyDictionary[AbstractEventLoop, dict[bool, AsyncInsertCombiner]]
+        self._async_combiners = WeakKeyDictionary()
 
     # --- on a connection of the pool
 
     def insert(self, args: Any, opts: InsertOpts | None = None) -> JobInsertResult:
         """Insert one job. River: Insert."""
-        capabilities = self._opened(self._driver.open())
-        plan = self._single(self._builder.one(args, opts), capabilities, always_notify=False)
-        return self._results(plan, self._send(plan))[0]
+        self._opened(self._driver.open())
+        batch = self._builder.one(args, opts)
+        return self._combiners[bool(batch.unique)].insert(batch)
 
     def insert_many(self, params: Iterable[Any]) -> list[JobInsertResult]:
         """Insert args or `InsertManyParams`, all or none; results in the order given. River: InsertMany."""
@@ -107,7 +119,7 @@ class Inserter:
             return self.insert_tx_async(conn, args, opts)
         batch = self._builder.one(args, opts)
         executor = self._driver.on(conn)
-        plan = self._single(batch, self._opened(self._driver.open()), always_notify=True)
+        plan = self._many(batch, self._opened(self._driver.open()))
         return self._results(plan, _run_on(executor, plan, self._driver.schema))[0]
 
     @overload
@@ -143,9 +155,9 @@ class Inserter:
     # --- the same for event loops
 
     async def insert_async(self, args: Any, opts: InsertOpts | None = None) -> JobInsertResult:
-        capabilities = self._opened(await self._driver.open_async())
-        plan = self._single(self._builder.one(args, opts), capabilities, always_notify=False)
-        return self._results(plan, await self._send_async(plan))[0]
+        self._opened(await self._driver.open_async())
+        batch = self._builder.one(args, opts)
+        return await self._async_combiner(bool(batch.unique)).insert(batch)
 
     async def insert_many_async(self, params: Iterable[Any]) -> list[JobInsertResult]:
         capabilities = self._opened(await self._driver.open_async())
@@ -160,7 +172,7 @@ class Inserter:
 
     async def insert_tx_async(self, conn: Any, args: Any, opts: InsertOpts | None = None) -> JobInsertResult:
         batch = self._builder.one(args, opts)
-        plan = self._single(batch, self._opened(await self._driver.open_async()), always_notify=True)
+        plan = self._many(batch, self._opened(await self._driver.open_async()))
         executor = self._driver.on_async(conn)
         return self._results(plan, await _run_on_async(executor, plan, self._driver.schema))[0]
 
@@ -179,17 +191,18 @@ class Inserter:
 
     # --- what is sent
 
-    def _single(self, batch: InsertBatch, capabilities: Capabilities, *, always_notify: bool) -> _Plan:
-        queues = batch.queues()
-        if not always_notify:
-            queues = [queue for queue in queues if self._limiter.wants(queue)]
-        return self._arrays(batch, queues, capabilities)
+    def _group(self, batches: Sequence[InsertBatch], lock_timeout: str | None) -> _Plan:
+        """Jobs of several callers, one each. The limiter counts them all; each queue is told once."""
+        queues = {queue: None for batch in batches for queue in batch.queues() if self._limiter.wants(queue)}
+        return self._arrays(InsertBatch.joined(batches), list(queues), self._driver.open(), lock_timeout)
 
     def _many(self, batch: InsertBatch, capabilities: Capabilities) -> _Plan:
         return self._arrays(batch, batch.queues(), capabilities)
 
-    def _arrays(self, batch: InsertBatch, queues: list[str], capabilities: Capabilities) -> _Plan:
-        steps = statements(batch, queues if capabilities.listen else (), self._driver.schema)
+    def _arrays(
+        self, batch: InsertBatch, queues: list[str], capabilities: Capabilities, lock_timeout: str | None = None
+    ) -> _Plan:
+        steps = statements(batch, queues if capabilities.listen else (), self._driver.schema, lock_timeout)
         return _Plan(batch, [*steps], queues)
 
     def _fast(self, batch: InsertBatch, capabilities: Capabilities) -> _Plan:
@@ -205,6 +218,31 @@ class Inserter:
         return _Plan(batch, steps, queues)
 
     # --- how it is sent
+
+    def _send_group(self, batches: Sequence[InsertBatch]) -> list[JobInsertResult]:
+        plan = self._group(batches, GROUP_LOCK_TIMEOUT)
+        return self._results(plan, self._send(plan))
+
+    def _send_alone(self, batches: Sequence[InsertBatch]) -> list[JobInsertResult]:
+        plan = self._group(batches, None)
+        return self._results(plan, self._send(plan))
+
+    async def _send_group_async(self, batches: Sequence[InsertBatch]) -> list[JobInsertResult]:
+        plan = self._group(batches, GROUP_LOCK_TIMEOUT)
+        return self._results(plan, await self._send_async(plan))
+
+    async def _send_alone_async(self, batches: Sequence[InsertBatch]) -> list[JobInsertResult]:
+        plan = self._group(batches, None)
+        return self._results(plan, await self._send_async(plan))
+
+    def _async_combiner(self, unique: bool) -> AsyncInsertCombiner:
+        """The running event loop's."""
+        loop = asyncio.get_running_loop()
+        combiners = self._async_combiners.get(loop)
+        if combiners is None:
+            made = {key: AsyncInsertCombiner(self._send_group_async, self._send_alone_async) for key in (False, True)}
+            combiners = self._async_combiners.setdefault(loop, made)
+        return combiners[unique]
 
     def _send(self, plan: _Plan) -> list[Any]:
         try:
@@ -265,7 +303,8 @@ class Inserter:
 
 def _repeat(results: list[JobInsertResult], batch: InsertBatch, position: int) -> None:
     """A job whose key an earlier one of the call has: that one's row, and the flag."""
-    results.append(JobInsertResult(results[batch.duplicate_of[position]].job, True))
+    first = results[batch.duplicate_of[position]].job
+    results.append(JobInsertResult(Job(first._row, batch.infos[position]), True))
 
 
 def _run(executor: Executor, plan: _Plan) -> list[Any]:

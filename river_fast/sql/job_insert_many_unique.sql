@@ -1,6 +1,6 @@
 /* The same where some of the jobs are unique. Ids are drawn first: a returned row that bears none of them is an older job,
    whatever the server's version says in xmax. The no-op update waits for a rival's commit and returns its row unchanged;
-   rows go in by key, so two callers with the same keys cannot deadlock. */
+   rows go in by key, so two callers with the same keys cannot deadlock. A lock timeout is set before the first row goes in. */
 WITH input AS MATERIALIZED (
     SELECT nextval(%(sequence)s::regclass) AS id, i.*
     FROM unnest(
@@ -10,6 +10,12 @@ WITH input AS MATERIALIZED (
         args, kind, max_attempts, metadata, priority, queue, scheduled_at, state, tags, unique_key, unique_states
     )
     WHERE (SELECT count(pg_notify(%(channel)s, n.payload)::text) FROM unnest(%(payloads)s) AS n (payload)) >= 0
+        AND (
+            SELECT CASE
+                WHEN %(lock_timeout)s::text IS NULL THEN true
+                ELSE set_config('lock_timeout', %(lock_timeout)s::text, true) IS NOT NULL
+            END
+        )
 ), inserted AS (
     INSERT INTO @schema@river_job AS job
         (id, args, kind, max_attempts, metadata, priority, queue, scheduled_at, state, tags, unique_key, unique_states)
