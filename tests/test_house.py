@@ -23,7 +23,8 @@ FUNCTION_LINES_MOST = 70
 FLOORS = (
     "attempt_error control errors event insert_opts job job_set_state notify_limiter periodic_job pg_binary queue"
     " retry_policy stop_report version",
-    "args_codec canonical_json config encoding insert_combiner insert_params job_args plugin startstop testsignal unique worker",
+    "args_codec canonical_json config encoding insert_combiner insert_params job_args plugin startstop testsignal"
+    " unique worker",
     "driver job_executor job_run",
     "insert_statements"
     " async_runner cancel_checker completer deadline_watch elector inserter job_admin liveness maintenance migrate"
