@@ -2,121 +2,22 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 
-from river_fast.config import generate_client_id
 from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.liveness import Liveness, Run, lock_key
+from river_fast.liveness import Liveness
+from tests.fix_liveness import GENERATED, GIVEN, World, driver, listening, make_world, quick, world
 from tests.fix_rows import column, heard, insert
 from tests.stress import hammer
 
-GIVEN = "worker-1"
-GENERATED = generate_client_id()
-
-
-class World:
-    """A liveness service and what it is told by the rest of the client."""
-
-    def __init__(self, driver: PsycopgDriver, conn: psycopg.Connection, client_id: str) -> None:
-        self.conn = conn
-        self.client_id = client_id
-        self.held: set[Run] | None = set()
-        self.freed: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-        self.liveness = Liveness(driver, client_id, lambda: self.held, self.freed.put)
-        self.liveness.looked.activate()
-
-    def claim(self, attempt: int = 1, before: str = "0", **columns: Any) -> int:
-        """A row as a fetch of this client leaves it, `before` (an interval) ago."""
-        row = self.conn.execute("SELECT clock_timestamp() - %s::interval", [before]).fetchone()
-        assert row is not None
-        values = {"attempt": attempt, "attempted_at": row[0], "attempted_by": ["a", self.client_id], "queue": "q1"}
-        return insert(self.conn, "running", **{**values, **columns})
-
-    def run_of(self, job_id: int) -> Run:
-        at: datetime = column(self.conn, job_id, "attempted_at")
-        return job_id, (at - datetime(2000, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-    def wait_state(self, job_id: int, state: str, timeout: float = 10.0) -> None:
-        deadline = time.monotonic() + timeout
-        while (now := column(self.conn, job_id, "state")) != state:
-            assert time.monotonic() < deadline, f"job {job_id} is {now}, not {state}, after {timeout:g} s"
-            time.sleep(0.005)
-
-    def look(self, times: int) -> None:
-        """Wait until that many more looks have begun and ended."""
-        while True:
-            try:
-                self.liveness.looked.wait(0)
-            except TimeoutError:
-                break
-        for _ in range(times + 1):
-            self.liveness.looked.wait()
-
-
-@pytest.fixture
-def driver(dsn: str, schema: str) -> Iterator[PsycopgDriver]:
-    driver = PsycopgDriver(dsn, schema)
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with its seconds cut short."""
-    monkeypatch.setattr("river_fast.liveness.SECOND_LOOK_AFTER", 0.05)
-    monkeypatch.setattr("river_fast.liveness.HELD_RETRY", 0.02)
-    monkeypatch.setattr("river_fast.liveness.LOOK_INTERVAL", 0.1)
-    monkeypatch.setattr("river_fast.liveness.LOAD_SHARE", 0)
-
-
-@pytest.fixture
-def make_world(driver: PsycopgDriver, conn: psycopg.Connection) -> Iterator[Callable[[str], World]]:
-    worlds: list[World] = []
-
-    def make(client_id: str = GIVEN) -> World:
-        worlds.append(World(driver, conn, client_id))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        assert world.liveness.stop(10)
-
-
-@pytest.fixture
-def world(quick: None, make_world: Callable[[], World]) -> World:
-    """Started, the lock had."""
-    world = make_world()
-    world.liveness.start()
-    world.liveness.lock_taken()
-    return world
-
-
-@pytest.fixture
-def listening(dsn: str, schema: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(f'LISTEN "{schema}.river_insert"')
-        yield conn
-
-
-def test_the_lock_of_a_generated_id_is_the_key_in_it() -> None:
-    assert lock_key(GENERATED, "any") == int(GENERATED[-16:], 16)
-    assert lock_key("h_2026_01_01T00_00_00_000000_rf0000000000000000", "s") == 1, "0 means no lock"
-
-
-def test_the_lock_of_a_given_id_is_its_schemas_own_and_fits_a_bigint() -> None:
-    keys = {lock_key(name, schema) for name in ("a", "b", "worker-1") for schema in ("s", "t")}
-    assert len(keys) == 6
-    assert all(0 < key < 2**63 for key in keys)
-    assert lock_key("worker-1", "public") == 72170271689110040, "other processes must find the same one"
+__all__ = ["driver", "listening", "make_world", "quick", "world"]
 
 
 def test_a_row_whose_fetch_reply_was_lost_goes_back_as_if_never_fetched(
@@ -298,72 +199,6 @@ def test_thousands_are_freed_in_batches(world: World) -> None:
         time.sleep(0.01)
     row = world.conn.execute("SELECT count(*) FROM river_job WHERE state = 'available' AND attempt = 0").fetchone()
     assert row == (2500,)
-
-
-def test_before_the_lock_is_had_nothing_is_freed(quick: None, make_world: Callable[[], World]) -> None:
-    """Its holder, a namesake or a dead process's backend, may still work them."""
-    world = make_world()
-    world.liveness.start()
-    job_id = world.claim()
-    threading.Event().wait(0.5)  # ten times what freeing takes here
-    assert column(world.conn, job_id, "state") == "running"
-    world.liveness.lock_taken()
-    world.wait_state(job_id, "available")
-    assert world.liveness.stats() == {"reclaimed": 0, "rescued": 1}
-
-
-def test_while_the_lock_is_lost_a_given_ids_rows_are_left(world: World) -> None:
-    world.look(1)
-    world.liveness.lock_lost()
-    job_id = world.claim()
-    threading.Event().wait(0.5)
-    assert column(world.conn, job_id, "state") == "running"
-    world.liveness.lock_taken()
-    world.wait_state(job_id, "available")
-    assert world.liveness.stats() == {"reclaimed": 1, "rescued": 0}, "the incarnation is the same"
-
-
-def test_the_servers_time_of_the_lock_decides_where_the_fetcher_tells_it(
-    quick: None, make_world: Callable[[], World]
-) -> None:
-    world = make_world()
-    world.liveness.start()
-    before, ours = world.claim(attempt=1), world.claim(attempt=1)
-    world.liveness.lock_taken(column(world.conn, ours, "attempted_at"))
-    world.wait_state(ours, "available")
-    world.wait_state(before, "available")
-    assert column(world.conn, ours, "attempt") == 0
-    assert column(world.conn, before, "attempt") == 1
-
-
-def test_without_session_locks_a_given_id_frees_nothing(
-    quick: None, make_world: Callable[[], World], driver: PsycopgDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_locks(driver, monkeypatch)
-    world = make_world()
-    world.liveness.start()
-    job_id = world.claim()
-    world.liveness.lock_taken()
-    threading.Event().wait(0.5)
-    assert column(world.conn, job_id, "state") == "running"
-
-
-def test_without_session_locks_a_generated_id_frees_what_it_claimed_itself(
-    quick: None, make_world: Callable[[str], World], driver: PsycopgDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_locks(driver, monkeypatch)
-    world = make_world(GENERATED)
-    older = world.claim(before="1 h")
-    world.liveness.start()
-    job_id = world.claim()
-    world.wait_state(job_id, "available")
-    world.look(3)
-    assert column(world.conn, older, "state") == "running"
-
-
-def without_locks(driver: PsycopgDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    capabilities = replace(driver.open(), session_locks=False)
-    monkeypatch.setattr(driver, "open", lambda: capabilities)
 
 
 @pytest.mark.parametrize("late", [0.0, 2.5])
