@@ -46,3 +46,7 @@ def wait_for_lock(conn: psycopg.Connection) -> None:
             return
         conn.execute("SELECT pg_sleep(0.01)")
     raise AssertionError("nobody waits for a lock")
+
+
+def states(conn: psycopg.Connection) -> dict[str, int]:
+    return dict(conn.execute("SELECT state::text, count(*) FROM river_job GROUP BY 1").fetchall())
