@@ -37,9 +37,9 @@ test: $(VENV)/.built $(VENV)/.test ## the whole suite (ARGS='...' for pytest)
 
 # What a Python's C API, event loop, threads or typing could break.
 SHORT := tests/wheel tests/test_job.py tests/test_job_args.py tests/test_worker.py tests/test_encoding.py \
-	tests/ext/test_fetcher.py tests/ext/test_completer.py tests/acceptance/test_outcomes.py \
-	tests/acceptance/test_complete_tx.py tests/acceptance/test_cancel.py tests/acceptance/test_slots.py \
-	tests/acceptance/test_async_client.py tests/test_readme.py
+	tests/ext/test_fetcher.py tests/ext/test_completer.py tests/ext/test_completer_rows.py \
+	tests/acceptance/test_outcomes.py tests/acceptance/test_complete_tx.py tests/acceptance/test_cancel.py \
+	tests/acceptance/test_slots.py tests/acceptance/test_async_client.py tests/test_readme.py
 
 test-short: $(VENV)/.built $(VENV)/.test ## a minute's worth of it, for one more Python
 	$(PY) -m pytest $(SHORT) $(ARGS)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from river_fast._ext import completer as compiled
 from river_fast.completer import completer_statements
@@ -23,6 +24,11 @@ from river_fast.job_set_state import JobSetState, Reason
 LIMITS = (Path(__file__).parents[2] / "_ext" / "limits.h").read_text()
 RING = int(re.search(r"#define RF_COMPLETION_RING (\d+)", LIMITS)[1])  # type: ignore[index]
 DEADLINE = 20.0  # for anything that takes milliseconds on a quiet machine
+FEW, MANY = 5, 120  # around the rig's copy_min: so many bare outcomes go as arrays, or by COPY where that is on
+META = b'{"river:x": {"a": [1, 2]}, "mine": "new"}'
+
+Conn = psycopg.Connection[Any]
+both_forms = pytest.mark.parametrize("copy", [True, False], ids=["copy", "arrays"])
 
 
 class Slots(ctypes.Structure):
