@@ -1,4 +1,7 @@
-"""The option values themselves; `test_inserter.py` has what they do, `test_bad_input.py` what is refused."""
+"""The option values themselves; `test_inserter.py` and `test_insert_unique.py` have what they do.
+
+`test_bad_input.py` has what is refused.
+"""
 
 from __future__ import annotations
 
