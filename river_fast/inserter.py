@@ -69,6 +69,7 @@ class Inserter:
         cooldown = _seconds(config.fetch_cooldown)
         self._limiter = NotifyLimiter(cooldown, widens=cooldown == DEFAULT_FETCH_COOLDOWN)
         self._clock_offset = timedelta(0)
+        self._listen = True  # as last seen: whoever has committed must not fail at a server that is gone
         self._builder = InsertBuilder(
             max_attempts=config.max_attempts,
             max_args_bytes=config.max_args_bytes,
@@ -274,7 +275,7 @@ class Inserter:
         """The commit returned: only now was anything said to anybody."""
         for queue in plan.notified:
             self._limiter.acknowledged(queue)
-        if self._poke is not None and plan.notified and not self._driver.open().listen:
+        if self._poke is not None and plan.notified and not self._listen:
             self._poke(plan.notified)
 
     def _results(self, plan: _Plan, replies: list[Any]) -> list[JobInsertResult]:
@@ -294,6 +295,7 @@ class Inserter:
 
     def _opened(self, capabilities: Capabilities) -> Capabilities:
         self._clock_offset = timedelta(seconds=capabilities.clock_offset)
+        self._listen = capabilities.listen
         return capabilities
 
     def _now(self) -> datetime:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from river_fast.errors import DatabaseError
+from river_fast.errors import ClientStoppedError, DatabaseError
 from river_fast.job import StoredRow
 
 T = TypeVar("T")
@@ -43,6 +43,11 @@ class ConnectionLostError(DatabaseError):
 
 class CommitOutcomeUnknownError(ConnectionLostError):
     """The connection was lost after COMMIT was sent: the transaction may or may not have been committed."""
+
+
+class ConnectionsClosedError(ClientStoppedError, DatabaseError):
+    """The client's connections were closed before the call had one: nothing was sent. To services, which outlive their
+    connections for a moment, one more error of the database's; to callers, that of a stopped client."""
 
 
 def stored_rows(rows: list[RawRow], count: int) -> list[StoredRow]:

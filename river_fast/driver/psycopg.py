@@ -115,6 +115,9 @@ class PsycopgDriver:
         return make_conninfo(**params)
 
     def open(self) -> Capabilities:
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[Capabilities, psycopg_pool.ConnectionPool[PooledConnection]]:
         with self._lock:
             if self._pool is None:
                 pool = psycopg_pool.ConnectionPool(
@@ -137,7 +140,7 @@ class PsycopgDriver:
                     raise
                 self._pool = pool
             assert self._capabilities is not None
-            return self._capabilities
+            return self._capabilities, self._pool
 
     def _look_around(self, conn: psycopg.Connection[Any]) -> Capabilities:
         asked_at = time.time()
@@ -174,15 +177,13 @@ class PsycopgDriver:
 
     @contextlib.contextmanager
     def _pooled(self, answer_timeout: float | None) -> Iterator[psycopg.Connection[Any]]:
-        self.open()
-        pool = self._pool
-        if pool is None:
-            raise DatabaseError("the client's database connections are closed")
+        _, pool = self._opened()
         if self._given_pool is None:
-            with translated(), pool.connection() as conn:
+            with translated(), pool.connection() as conn:  # closed by now: `ConnectionsClosedError`
                 conn.answer_timeout = answer_timeout
                 yield conn
         else:
+            _check_open(self._given_pool)
             with translated(), self._given_pool.connection() as given:
                 was, given.autocommit = given.autocommit, True
                 try:
@@ -218,6 +219,7 @@ class PsycopgDriver:
                     conn.answer_timeout = answer_timeout
                     yield conn
             else:
+                _check_open(self._given_async_pool)
                 async with self._given_async_pool.connection() as given:
                     was = given.autocommit
                     await given.set_autocommit(True)
@@ -304,6 +306,11 @@ class PsycopgDriver:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.close(timeout=CLOSE_TIMEOUT_S)
+
+
+def _check_open(given: psycopg_pool.ConnectionPool[Any] | psycopg_pool.AsyncConnectionPool[Any]) -> None:
+    if given.closed:
+        raise DatabaseError("the pool given to from_pool is closed: open it, or make a client on one that is open")
 
 
 def _configure(conn: psycopg.Connection[Any]) -> None:

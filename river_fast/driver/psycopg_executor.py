@@ -15,7 +15,13 @@ import psycopg
 import psycopg_pool
 from psycopg import pq
 
-from river_fast.driver import CommitOutcomeUnknownError, ConnectionLostError, RawRow, Statement
+from river_fast.driver import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    ConnectionsClosedError,
+    RawRow,
+    Statement,
+)
 from river_fast.driver.psycopg_session import CANCEL_TIMEOUT_S, sql_text
 from river_fast.errors import DatabaseError
 from river_fast.pg_binary import BinaryParam
@@ -139,7 +145,9 @@ def translated(conn: AnyConnection | None = None) -> Iterator[None]:
     except (psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests) as error:
         raise DatabaseError("no database connection could be had in time") from error
     except psycopg_pool.PoolClosed as error:
-        raise DatabaseError("the client's database connections are closed") from error
+        raise ConnectionsClosedError(
+            "the client was stopped before this call had a connection: nothing was sent; call again when it has stopped"
+        ) from error
     except psycopg.Error as error:
         raise database_error(error, conn) from error
 

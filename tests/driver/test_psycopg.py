@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +13,12 @@ import psycopg_pool
 import pytest
 
 from river_fast import pg_binary
-from river_fast.driver import Statement
+from river_fast.driver import ConnectionsClosedError, Statement
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.driver.psycopg_executor import ResultRow
 from river_fast.driver.psycopg_session import parse_conninfo
-from river_fast.errors import ConfigError, DatabaseError
+from river_fast.errors import ClientStoppedError, ConfigError, DatabaseError
+from tests.fix_client import eventually
 
 
 @pytest.fixture
@@ -93,6 +95,44 @@ def test_closed_driver_may_be_opened_again(driver: PsycopgDriver) -> None:
         driver.close()
     with driver.autocommit() as executor:
         assert executor.run(_look_around(lazy=False))
+
+
+def test_call_that_waits_for_a_connection_at_the_close_is_told_that_the_client_was_stopped(
+    dsn: str, schema: str
+) -> None:
+    driver = PsycopgDriver(dsn, schema, pool_size=1)
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            with driver.autocommit() as executor:
+                executor.run(_look_around(lazy=False))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    with driver.autocommit() as executor:
+        thread.start()
+        pool = driver._pool
+        assert pool is not None
+        eventually(lambda: pool.get_stats().get("requests_waiting"), what="a call that waits for the connection")
+        driver.close()
+        assert executor.run(_look_around(lazy=False)), "what runs already goes on"
+    thread.join(20)
+    assert [type(error) for error in raised] == [ConnectionsClosedError]
+    assert isinstance(raised[0], ClientStoppedError)
+    with driver.autocommit() as executor:
+        assert executor.run(_look_around(lazy=False)), "and may be asked again"
+    driver.close()
+
+
+def test_callers_pool_that_is_closed_is_named(dsn: str, schema: str) -> None:
+    pool = psycopg_pool.ConnectionPool(dsn, min_size=0, max_size=1, open=False)
+    driver = PsycopgDriver.from_pool(pool, schema)
+    with pytest.raises(DatabaseError, match="from_pool is closed") as caught, driver.autocommit():
+        pass
+    assert not isinstance(caught.value, ClientStoppedError)
+    driver.close()
 
 
 def test_each_event_loop_has_a_pool_of_its_own(driver: PsycopgDriver) -> None:
