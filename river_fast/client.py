@@ -73,15 +73,15 @@ class Client(ClientVerbs):
     def __init__(self, database_url: str | None = None, config: Config | None = None) -> None:
         config = (config or Config()).checked()
         url = database_url if database_url is not None else os.environ.get("DATABASE_URL", "")
-        driver = PsycopgDriver(url, config.schema, pool_size=config.pool_size, require_tls=config.require_tls)
-        self._set_up(driver, config)
+        self._set_up(PsycopgDriver.configured(url, config), config)
 
     @classmethod
     def from_pool(cls, pool: Any, config: Config | None = None) -> Self:
-        """A client on the caller's `psycopg_pool.ConnectionPool`; its connection string serves the hot connections."""
+        """A client on the caller's open `psycopg_pool.ConnectionPool`, whose connection string serves the hot
+        connections. `ConfigError` for a `pool_size`, and with `require_tls` for a pool that may do without."""
         config = (config or Config()).checked()
         client = cls.__new__(cls)
-        client._set_up(PsycopgDriver.from_pool(pool, config.schema), config)
+        client._set_up(PsycopgDriver.from_pool(pool, config.schema, config), config)
         return client
 
     def _set_up(self, driver: Driver, config: Config) -> None:

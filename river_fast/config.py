@@ -126,7 +126,8 @@ class Config:
 
     No `queues`: the client inserts only. `workers` is needed with `queues`. `schema` None: the connection's own
     `current_schema()`. `completer`: "batch" | "inline" | "async". `stop_timeout`: what `with client:` waits at its end.
-    `soft_stop_timeout`: when a stop cancels running jobs (None: at 0.8 of the stop's timeout).
+    `soft_stop_timeout`: when a stop cancels running jobs (None: at 0.8 of the stop's timeout). `pool_size`: connections
+    for everything but fetching, completing and listening, at most (None: 4); a pool given to `from_pool` keeps its own.
     `rescue_stuck_jobs_after`: checked and kept for the job rescuer, which this version does not run yet.
     """
 
@@ -149,7 +150,7 @@ class Config:
     max_args_bytes: int = 1024 * 1024
     leader_election_disabled: bool = False
     require_tls: bool = False
-    pool_size: int = 4
+    pool_size: int | None = None
     logger: logging.Logger | None = None
 
     def checked(self) -> Config:
@@ -175,8 +176,9 @@ class Config:
             raise ConfigError(f"id must be a string of 1 to {CLIENT_ID_MAX} characters without NUL, got {_short(name)}")
         if self.completer not in ("batch", "inline", "async"):
             raise ConfigError(f"completer must be 'batch', 'inline' or 'async', got {self.completer!r}")
-        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 1:
-            raise ConfigError(f"pool_size must be an int of at least 1, got {self.pool_size!r}")
+        size = self.pool_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise ConfigError(f"pool_size must be an int of at least 1, or None (4), got {size!r}")
         if self.queues and self.workers is None:
             raise ConfigError("queues need workers: give Config(workers=Workers()) with at least one worker added")
         checked = replace(

@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ import psycopg_pool
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
+from river_fast.config import Config
 from river_fast.driver import Capabilities
 from river_fast.driver.psycopg_executor import (
     AnyConnection,
@@ -31,6 +33,7 @@ from river_fast.driver.psycopg_executor import (
     PsycopgExecutor,
     committing_on,
     database_error,
+    has_tls,
     translated,
 )
 from river_fast.driver.psycopg_listener import PsycopgListener
@@ -68,6 +71,7 @@ __all__ = [
     "translated",
 ]
 
+POOL_SIZE = 4  # unless the user says another
 CLOSE_TIMEOUT_S = 1.0  # for a pool's thread that is just connecting, to a server that does not answer
 AsyncPool = psycopg_pool.AsyncConnectionPool[PooledAsyncConnection]
 
@@ -76,13 +80,14 @@ class PsycopgDriver:
     """One database, one schema. `open` makes the first contact; `close` and `open` again are fine."""
 
     def __init__(
-        self, conninfo: str, schema: str | None = None, *, pool_size: int = 4, require_tls: bool = False
+        self, conninfo: str, schema: str | None = None, *, pool_size: int | None = None, require_tls: bool = False
     ) -> None:
         params = parse_conninfo(conninfo)
         self._params = with_tls(params) if require_tls else params
         self._configured_schema = schema
         self._schema = schema or ""
-        self._pool_size = pool_size
+        self._pool_size = POOL_SIZE if pool_size is None else pool_size
+        self._require_tls = require_tls
         self._lock = threading.Lock()  # guards the pools and _capabilities
         self._pool: psycopg_pool.ConnectionPool[PooledConnection] | None = None
         # an async pool belongs to the event loop it was opened on
@@ -92,12 +97,24 @@ class PsycopgDriver:
         self._given_async_pool: psycopg_pool.AsyncConnectionPool[Any] | None = None
 
     @classmethod
-    def from_pool(cls, pool: Any, schema: str | None = None) -> PsycopgDriver:
+    def configured(cls, conninfo: str, config: Config) -> PsycopgDriver:
+        """As the client's `config` says."""
+        return cls(conninfo, config.schema, pool_size=config.pool_size, require_tls=config.require_tls)
+
+    @classmethod
+    def from_pool(cls, pool: Any, schema: str | None = None, config: Config | None = None) -> PsycopgDriver:
         """On the caller's open `ConnectionPool` or `AsyncConnectionPool`, never closed here. What needs its own
-        connections (the hot path, LISTEN, and with an async pool the services) uses the pool's connection string."""
+        connections (the hot path, LISTEN, and with an async pool the services) uses the pool's connection string.
+        `ConfigError` for any `Config.pool_size`, and with `require_tls` for each connection of the pool without TLS."""
+        config = config or Config(schema=schema)
         if not isinstance(pool, psycopg_pool.ConnectionPool | psycopg_pool.AsyncConnectionPool):
             raise ConfigError(f"a psycopg_pool ConnectionPool is needed here, got {type(pool).__name__}")
-        driver = cls(pool_conninfo(pool), schema)
+        if config.pool_size is not None:
+            raise ConfigError(
+                f"pool_size={config.pool_size} beside a pool that is made already: leave pool_size out, and give the"
+                " pool its max_size where it is made"
+            )
+        driver = cls.configured(pool_conninfo(pool), replace(config, schema=schema))
         if isinstance(pool, psycopg_pool.ConnectionPool):
             driver._given_pool = pool
         else:
@@ -185,6 +202,7 @@ class PsycopgDriver:
         else:
             _check_open(self._given_pool)
             with translated(), self._given_pool.connection() as given:
+                self._check_tls(given)
                 was, given.autocommit = given.autocommit, True
                 try:
                     yield given
@@ -221,6 +239,7 @@ class PsycopgDriver:
             else:
                 _check_open(self._given_async_pool)
                 async with self._given_async_pool.connection() as given:
+                    self._check_tls(given)
                     was = given.autocommit
                     await given.set_autocommit(True)
                     try:
@@ -284,6 +303,14 @@ class PsycopgDriver:
             raise ConfigError("the given connection is in autocommit mode: open a transaction with conn.transaction()")
         if not self._schema:
             self.open()
+
+    def _check_tls(self, given: AnyConnection) -> None:
+        """Of a connection that was made elsewhere, and where its string says `prefer` or nothing."""
+        if self._require_tls and not has_tls(given):
+            raise ConfigError(
+                "require_tls is set, but a connection of the pool given to from_pool has no TLS: put sslmode=require"
+                " (or verify-full) in the pool's connection string"
+            )
 
     def listener(self) -> PsycopgListener:
         return PsycopgListener(self.conninfo("notifier"))

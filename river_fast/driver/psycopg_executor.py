@@ -126,6 +126,11 @@ class PooledAsyncConnection(psycopg.AsyncConnection[Any]):
         return await super().wait(gen, *args, **kwargs)
 
 
+def has_tls(conn: AnyConnection) -> bool:
+    """Or needs none: a Unix socket's bytes leave the machine by no wire."""
+    return bool(conn.pgconn.ssl_in_use) or conn.pgconn.host.startswith(b"/")
+
+
 def database_error(error: BaseException, conn: AnyConnection | None = None) -> DatabaseError:
     """Our error for psycopg's; the message never holds the connection string."""
     if not isinstance(error, psycopg.Error):

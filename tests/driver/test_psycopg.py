@@ -12,13 +12,16 @@ import psycopg
 import psycopg_pool
 import pytest
 
+import river_fast as river
 from river_fast import pg_binary
 from river_fast.driver import ConnectionsClosedError, Statement
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.driver.psycopg_executor import ResultRow
 from river_fast.driver.psycopg_session import parse_conninfo
 from river_fast.errors import ClientStoppedError, ConfigError, DatabaseError
-from tests.fix_client import eventually
+from tests.fix_client import Args, eventually, workers_of
+from tests.fix_proxy import Proxy
+from tests.fix_tls import TlsFront
 
 
 @pytest.fixture
@@ -201,6 +204,72 @@ def test_require_tls_is_told_to_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "disable")
     with pytest.raises(ConfigError, match="disable"):
         PsycopgDriver("host=db", require_tls=True)
+
+
+@pytest.fixture
+def plain(dsn: str) -> Iterator[str]:
+    """A way to the server over TCP and without TLS."""
+    proxy = Proxy(dsn)
+    yield proxy.conninfo
+    proxy.cut()
+    proxy.close()
+
+
+def test_require_tls_refuses_a_callers_pool_whose_string_allows_none(plain: str) -> None:
+    pool = psycopg_pool.ConnectionPool(plain, kwargs={"sslmode": "disable"}, min_size=0, max_size=1, open=False)
+    with pytest.raises(ConfigError, match="disable"):
+        river.Client.from_pool(pool, river.Config(require_tls=True))
+
+
+def test_require_tls_refuses_connections_of_a_callers_pool_that_have_none(plain: str, schema: str) -> None:
+    with psycopg_pool.ConnectionPool(plain, min_size=0, max_size=1) as pool:
+        client = river.Client.from_pool(pool, river.Config(schema=schema, require_tls=True))
+        with pytest.raises(DatabaseError):  # libpq refuses to make the client's own
+            client.insert(Args())
+        client.stop()
+        driver = PsycopgDriver.from_pool(pool, schema, river.Config(require_tls=True))
+        driver._params["sslmode"] = "prefer"  # as if the server had had TLS for the client's own
+        with pytest.raises(ConfigError, match=r"require_tls.*sslmode=require"), driver.autocommit():
+            pass
+        driver.close()
+
+    async def run() -> None:
+        async with psycopg_pool.AsyncConnectionPool(plain, min_size=0, max_size=1, open=False) as pool:
+            driver = PsycopgDriver.from_pool(pool, schema, river.Config(require_tls=True))
+            driver._params["sslmode"] = "prefer"
+            with pytest.raises(ConfigError, match=r"require_tls.*sslmode=require"):
+                async with driver.async_autocommit():
+                    pass
+            await driver.close_async()
+
+    asyncio.run(run())
+
+
+def test_require_tls_takes_a_callers_pool_that_has_it(dsn: str, schema: str) -> None:
+    with TlsFront(dsn) as front, psycopg_pool.ConnectionPool(front.conninfo, min_size=0, max_size=2) as pool:
+        client = river.Client.from_pool(
+            pool,
+            river.Config(
+                schema=schema,
+                require_tls=True,
+                workers=workers_of(lambda job: None),
+                queues={"default": river.QueueConfig(max_workers=2)},
+            ),
+        )
+        with client:
+            assert client.wait(client.insert(Args()).job, 20).state == "completed"
+
+
+def test_pool_size_beside_a_callers_pool_is_refused(dsn: str) -> None:
+    with psycopg_pool.ConnectionPool(dsn, min_size=0, max_size=7) as pool:
+        with pytest.raises(ConfigError, match=r"pool_size=3.*max_size"):
+            river.Client.from_pool(pool, river.Config(pool_size=3))
+        with pytest.raises(ConfigError, match=r"pool_size=4.*max_size"):
+            river.AsyncClient.from_pool(pool, river.Config(pool_size=4))
+        client = river.Client.from_pool(pool)
+        assert client.schema == "public"
+        client.stop()
+        assert pool.max_size == 7
 
 
 def test_connection_strings_with_odd_passwords_are_read_whole() -> None:
