@@ -96,6 +96,7 @@ class Producer(Service):
             self._executor, self.running, self._stuck, float(config.job_stuck_threshold), logger  # type: ignore[arg-type]
         )
         self._fetcher_thread: threading.Thread | None = None
+        self._closed = False
 
     # What runs and what is held; any thread.
 
@@ -221,6 +222,7 @@ class Producer(Service):
     def close(self, timeout: float) -> bool:
         """Connection closed, threads joined but those of abandoned jobs; False if one of ours would not end."""
         deadline = time.monotonic() + timeout
+        self._closed = True  # a start under way is seen through by the stop below, a later one is refused
         self.request_stop()  # before the close, which wakes our thread: it must find the stop then
         self._fetcher.close()
         ended = self.stop(max(deadline - time.monotonic(), 0.05))
@@ -238,6 +240,8 @@ class Producer(Service):
     # The service's own thread.
 
     def _start(self) -> None:
+        if self._closed or self._fetcher_thread is not None:
+            raise RuntimeError("a producer is started once, and not after its close: make another")
         self._fetcher_thread = threading.Thread(target=self._fetcher.run, name="river_fast.fetcher", daemon=True)
         self._fetcher_thread.start()
         if self._runner is not None:

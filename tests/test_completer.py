@@ -215,7 +215,7 @@ def test_statements_are_texts_of_sql_with_their_forms(driver: PsycopgDriver) -> 
 
 
 def test_service_stands_starts_and_stops_from_all_sides(driver: PsycopgDriver) -> None:
-    hammer(lambda: Completer(driver), threads=5, cycles=10)
+    hammer(lambda: Completer(driver))
     until(lambda: not [one for one in threading.enumerate() if one.name.startswith("river_fast.completer")])
 
 

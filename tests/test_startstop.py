@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from river_fast.startstop import Phase, Service
+from tests.stress import hammer
 
 
 class Loop(Service):
@@ -82,3 +83,7 @@ def test_body_that_raises_still_ends_as_stopped() -> None:
     assert service.phase is Phase.STOPPED
     assert service.released == 1
     assert len(seen) == 1
+
+
+def test_start_and_stop_from_many_threads() -> None:
+    hammer(Loop)
