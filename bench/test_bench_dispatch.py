@@ -126,9 +126,13 @@ def test_dispatch_of_an_async_job(per_item: PerItem) -> None:
         tasks: dict[Job[Any], asyncio.Task[None]] = {}
         loop = asyncio.get_running_loop()
         started = []
+
+        def ended() -> None:
+            pass
+
         for job in fetched():
             active[job.id] = job
-            started.append(loop.create_task(executor.execute_async(job, active, tasks)))
+            started.append(loop.create_task(executor.execute_async(job, active, tasks, ended)))
         for task in started:
             await task
 

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from river_fast.job import Job
@@ -22,7 +22,43 @@ if TYPE_CHECKING:
 
 EAGER = sys.version_info >= (3, 12)
 ROOM_LOOK = 0.01  # how soon a full completion ring is tried again
-PUMP_MAX = 128  # jobs started in one turn of the loop, so that other callbacks get theirs
+# Jobs started in one turn of the loop. So few that other callbacks get their turn, and that what is alive at once stays
+# under the garbage collector's first threshold: at 128 it ran for every batch, a seventh of the loop's time.
+PUMP_MAX = 32
+
+
+class _LoopQueue:
+    """One queue as the event loop sees it."""
+
+    __slots__ = ("_asked", "_index", "_runner", "_try_pop", "active", "pump_soon")
+
+    def __init__(self, index: int, active: dict[int, Job[Any]], runner: AsyncRunner) -> None:
+        self._index = index
+        self._runner = runner
+        self._try_pop = runner._fetcher.try_pop
+        self._asked = False  # a pump is on its way
+        self.active = active
+        self.pump_soon = self._pump_soon  # bound once: every job calls it
+
+    def pump(self) -> None:
+        """Takes jobs and begins them, as many as there are and as one turn may."""
+        self._asked = False
+        runner = self._runner
+        for _ in range(PUMP_MAX):
+            job = self._try_pop(self._index)
+            if job is None:
+                break
+            runner.begin(job, self)
+        else:
+            self._pump_soon()
+        if runner._begun:
+            runner._loop.call_soon(runner.look_for_lost)  # after the first steps of all these
+
+    def _pump_soon(self) -> None:
+        """A slot is free, or the turn was over: look again at the next."""
+        if not self._asked:
+            self._asked = True
+            self._runner._loop.call_soon(self.pump)
 
 
 class AsyncRunner:
@@ -48,9 +84,9 @@ class AsyncRunner:
         self._started = False
         self._thread: threading.Thread | None = None
         self._tasks: dict[Job[Any], asyncio.Task[None]] = {}
-        # strong references until the first step registers the task (only where Tasks do not start eagerly)
-        self._begun: dict[asyncio.Task[None], tuple[Job[Any], dict[int, Job[Any]]]] = {}
-        self._pumping: set[int] = set()  # queues with a pump already asked for
+        # made in this turn of the loop, their first step to come (only where Tasks do not start eagerly)
+        self._begun: list[tuple[Job[Any], asyncio.Task[None], dict[int, Job[Any]]]] = []
+        self._queues: dict[int, _LoopQueue] = {}
         self._closed = False
 
     @property
@@ -61,7 +97,8 @@ class AsyncRunner:
     def start(self) -> None:
         """From any thread; on the caller's loop it takes effect at that loop's next turn."""
         self._executor.cancel_task = self.cancel
-        self._loop = asyncio.new_event_loop() if self._given is None else self._given
+        self._loop = _new_event_loop() if self._given is None else self._given
+        self._create_task = self._loop.create_task
         self._started = True
         if self._given is None:
             self._thread = threading.Thread(target=self._run_loop, name="river_fast.event_loop", daemon=True)
@@ -113,51 +150,49 @@ class AsyncRunner:
         self._loop.remove_reader(self._fetcher.loop_fileno())
 
     def _ready(self) -> None:
-        for queue in self._fetcher.take_loop_ready():
-            self._pump(queue)
+        for index in self._fetcher.take_loop_ready():
+            queue = self._queues.get(index)
+            if queue is None:
+                queue = self._queues[index] = _LoopQueue(index, self._active_of(index), self)
+            queue.pump()
 
-    def _pump(self, queue: int) -> None:
-        self._pumping.discard(queue)
-        active = self._active_of(queue)
-        for _ in range(PUMP_MAX):
-            job = self._fetcher.try_pop(queue)
-            if job is None:
-                break
-            self._begin(job, active, self._work(queue, job, active))
-        else:
-            self._pump_soon(queue)
-        if self._begun:
-            self._loop.call_soon(self._look_for_lost)  # after the first steps of all these
-
-    def _pump_soon(self, queue: int) -> None:
-        if queue not in self._pumping:
-            self._pumping.add(queue)
-            self._loop.call_soon(self._pump, queue)
-
-    def _begin(self, job: Job[Any], active: dict[int, Job[Any]], body: Coroutine[Any, Any, None]) -> None:
+    def begin(self, job: Job[Any], queue: _LoopQueue) -> None:
+        """Makes the job's Task, which takes its first step here where Tasks start eagerly."""
+        body = self._executor.execute_async(job, queue.active, self._tasks, queue.pump_soon)
         context = self._context.copy()
         if EAGER:
-            asyncio.Task(body, loop=self._loop, context=context, eager_start=True)  # type: ignore[call-arg]
+            task = asyncio.Task(body, loop=self._loop, context=context, eager_start=True)  # type: ignore[call-arg]
+            if not task.done():
+                self._tasks[job] = task
         else:
-            task = self._loop.create_task(body, context=context)
-            self._begun[task] = (job, active)
+            self._tasks[job] = task = self._create_task(body, context=context)
+            self._begun.append((job, task, queue.active))
 
-    async def _work(self, queue: int, job: Job[Any], active: dict[int, Job[Any]]) -> None:
-        if not EAGER:
-            del self._begun[asyncio.current_task()]  # type: ignore[arg-type]
-        await self._executor.execute_async(job, active, self._tasks)
-        self._pump_soon(queue)
+    def look_for_lost(self) -> None:
+        """Tasks that somebody cancelled before their first step (`asyncio.all_tasks()`): their jobs go back.
 
-    def _look_for_lost(self) -> None:
-        """Tasks that somebody cancelled before their first step (`asyncio.all_tasks()`): their jobs go back."""
-        for task, (job, active) in [entry for entry in self._begun.items() if entry[0].done()]:
-            if self._executor.try_give_back(job, active):
-                del self._begun[task]
-            else:
-                self._loop.call_later(ROOM_LOOK, self._look_for_lost)
-                return
+        One that took its first step is not done, or has left `_tasks`.
+        """
+        begun, self._begun = self._begun, []
+        for position, (job, task, active) in enumerate(begun):
+            if task.done() and self._tasks.get(job) is task:
+                if not self._executor.try_give_back(job, active):
+                    self._begun += begun[position:]
+                    self._loop.call_later(ROOM_LOOK, self.look_for_lost)
+                    return
+                del self._tasks[job]
 
     def _cancel(self, job: Job[Any]) -> None:
         task = self._tasks.get(job)
         if task is not None:
             task.cancel()
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed."""
+    try:
+        import uvloop  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

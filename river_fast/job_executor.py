@@ -131,15 +131,16 @@ class JobExecutor:
             self.on_unstuck(job)
 
     async def execute_async(
-        self, job: Job[Any], active: dict[int, Job[Any]], tasks: dict[Job[Any], asyncio.Task[None]]
+        self,
+        job: Job[Any],
+        active: dict[int, Job[Any]],
+        tasks: dict[Job[Any], asyncio.Task[None]],
+        ended: Callable[[], None],
     ) -> None:
-        """The same for an async job, as the body of its Task; never raises.
-
-        The Task enters `tasks` itself: cancelled before its first step it would never run, and its outcome be lost.
-        """
+        """The same for an async job, as the body of its Task; never raises. The Task leaves `tasks` itself, and calls
+        `ended` last."""
         row: FetchedRow = job._row  # type: ignore[assignment]
         job._unit = unit = self._units[row.kind_index]
-        tasks[job] = asyncio.current_task()  # type: ignore[assignment]
         row.begin()
         error: BaseException | None = None
         try:
@@ -148,7 +149,7 @@ class JobExecutor:
             await unit.work(job)
         except BaseException as raised:
             error = raised
-        del tasks[job]
+        tasks.pop(job, None)
         run = job._run
         if error is None and run is None:
             if self._try_push_completed(row.claim) == FULL:
@@ -161,6 +162,7 @@ class JobExecutor:
         _leave(active, job, row.id)
         if run is not None and run.stuck and self.on_unstuck is not None:
             self.on_unstuck(job)
+        ended()
 
     def try_give_back(self, job: Job[Any], active: dict[int, Job[Any]]) -> bool:
         """A job that was taken and will not begin: available again. False: no room for it now. Event loop only."""

@@ -27,6 +27,7 @@ Run = tuple[int, int]
 
 LOOK_INTERVAL = 5.0  # seconds
 SECOND_LOOK_AFTER = 1.0  # a run that moved from one holder to the next, or ended, at the first look has settled by then
+SETTLED_AFTER = 1.0  # younger claims are not asked for where nothing was lost: under load they are thousands
 WATCH_AFTER_CHANGE = 5.0  # a statement whose connection was lost may still commit: for so long, a look every second
 HELD_RETRY = 0.5  # seconds, where the holders could not tell
 LOAD_SHARE = 20  # a look that takes long is not repeated before this many times its duration has passed
@@ -88,6 +89,7 @@ class Liveness(Service):
         self._logger = logger or logging.getLogger("river_fast.liveness")
         self._poke = threading.Event()
         self._changed_at = 0.0  # monotonic; when the connection was last lost or made
+        self._alarmed_at = 0.0  # the same, when there was last a reason to fear that something was lost
         self._locked = False  # the fetcher has the lock now
         self._told_time: datetime | None = None  # the server's, when the lock was had, if the fetcher knows it
         self._since: int | None = None  # runs from here on are this incarnation's; None: the lock was never had yet
@@ -95,6 +97,7 @@ class Liveness(Service):
         self._suspects: dict[Claim, float] = {}  # not held at a look, and when (monotonic) that was first so
         self._refused: set[Claim] = set()  # rows the database would not let us write: the rescuer's
         self._full_look_at = 0.0
+        self._look_took = 0.0  # seconds, the last full look's statement
         self._counts = {"reclaimed": 0, "rescued": 0}  # written by the thread alone
         self.looked = TestSignal[int]()
 
@@ -103,7 +106,7 @@ class Liveness(Service):
         if server_time is not None and self._told_time is None:
             self._told_time = server_time
         self._locked = True
-        self.check_soon()
+        self._look_soon()
 
     def lock_lost(self) -> None:
         """The fetcher's connection was lost, and what it had asked for may be lost too. Any thread."""
@@ -112,13 +115,17 @@ class Liveness(Service):
 
     def check_soon(self) -> None:
         """Look now, and every second for a while. Any thread."""
-        self._changed_at = time.monotonic()
-        self._full_look_at = 0.0
-        self._poke.set()
+        self._alarmed_at = time.monotonic()
+        self._look_soon()
 
     def stats(self) -> dict[str, int]:
         """Counters since it was made: reclaimed (attempt given back), rescued (attempt kept)."""
         return dict(self._counts)
+
+    def _look_soon(self) -> None:
+        self._changed_at = time.monotonic()
+        self._full_look_at = 0.0
+        self._poke.set()
 
     # The service.
 
@@ -171,11 +178,9 @@ class Liveness(Service):
 
     def _look(self) -> bool:
         """Free what nobody held a while ago, and nobody holds now. False: the holders could not tell."""
-        started = time.monotonic()
-        full = started >= self._full_look_at
+        full = time.monotonic() >= self._full_look_at
         # The database is asked first: whatever is claimed by then is in somebody's hands when they are asked after.
         claims = self._running() if full else self._still_running({claim.id for claim in self._suspects})
-        asked = time.monotonic()
         held = self._held()
         if held is None:
             return False
@@ -186,7 +191,7 @@ class Liveness(Service):
         if full:
             changing = now - self._changed_at < WATCH_AFTER_CHANGE
             usual = SECOND_LOOK_AFTER if changing else LOOK_INTERVAL
-            self._full_look_at = now + max(usual, LOAD_SHARE * (asked - started))
+            self._full_look_at = now + max(usual, LOAD_SHARE * self._look_took)
         if stranded:
             self._free(stranded)
         self.looked.signal(len(unheld))
@@ -247,7 +252,12 @@ class Liveness(Service):
 
     def _running(self) -> list[Claim]:
         with self._driver.autocommit() as executor:
-            return executor.run(Statement("job_get_running_by_client", {"client_id": self._client_id}, _claims))
+            asked = time.monotonic()  # not before: a connection that has to be made is no load
+            alarmed = asked - self._alarmed_at < WATCH_AFTER_CHANGE
+            params = {"client_id": self._client_id, "age": 0.0 if alarmed else SETTLED_AFTER}
+            claims = executor.run(Statement("job_get_running_by_client", params, _claims))
+            self._look_took = time.monotonic() - asked
+        return claims
 
     def _still_running(self, ids: set[int]) -> list[Claim]:
         if not ids:

@@ -57,6 +57,18 @@ def test_a_row_held_at_the_second_look_is_left(world: World, monkeypatch: pytest
     assert world.liveness._suspects == {}
 
 
+def test_young_claims_are_asked_for_only_after_an_alarm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("river_fast.liveness.SETTLED_AFTER", 3600.0)
+    world.liveness._alarmed_at = -3600.0
+    job_id = world.claim()
+    world.liveness.lock_taken()
+    world.look(3)
+    assert world.liveness._suspects == {}
+    world.liveness.lock_lost()
+    world.liveness.lock_taken()
+    world.wait_state(job_id, "available")
+
+
 def test_nothing_is_freed_while_the_holders_cannot_tell(world: World) -> None:
     world.held = None
     job_id = world.claim()

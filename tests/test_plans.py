@@ -262,7 +262,7 @@ SERVICES = {
     "job_schedule": {
         "look_ahead": 5.0, "limit": 1000, "due_within": 0.0, "notify": True, "channel": "s.river_insert",
     },
-    "job_get_running_by_client": {"client_id": "client"},
+    "job_get_running_by_client": {"client_id": "client", "age": 1.0},
     "job_get_still_running": {"ids": [1, 2, 3], "client_id": "client"},
     "job_get_cancel_requested": {"ids": [1, 2, 3]},
     "job_get_by_id": {"id": 1},
