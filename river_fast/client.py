@@ -26,13 +26,7 @@ from river_fast.config import Config, Duration, QueueConfig, generate_client_id,
 from river_fast.control import ControlMessage
 from river_fast.driver import Capabilities, Driver
 from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.errors import (
-    ClientStoppedError,
-    ConfigError,
-    DatabaseError,
-    ForkedClientError,
-    RiverError,
-)
+from river_fast.errors import ClientStoppedError, ConfigError, DatabaseError, ForkedClientError, RiverError
 from river_fast.inserter import Inserter
 from river_fast.job import FINAL_STATES, Job
 from river_fast.job_admin import JobAdmin
@@ -47,6 +41,7 @@ if TYPE_CHECKING:
 
 WAIT_POLL_FIRST = 0.02  # `wait` polls from so often ...
 INTERRUPTED_MOST = 5.0  # how long a start that Ctrl-C interrupted waits for the stop of what it had started
+BEGUN_MOST = 1.0  # the same, for the first step of the thread that starts it
 LOCK_MARGIN = 0.5  # of the second that `stop` may take beyond its timeout: for a start that is under way
 WAIT_MARGIN = 0.9  # the same, for a shutdown on a busy machine
 WAIT_POLL_LAST = 1.0  # ... to so seldom where nothing tells it
@@ -132,10 +127,11 @@ class Client(ClientVerbs):
         """
         if threading.get_ident() in self._inside:
             return  # a signal handler that interrupted a start or stop
-        given_up, done = threading.Event(), threading.Event()
+        began, given_up, done = threading.Event(), threading.Event(), threading.Event()
         raised: list[BaseException] = []
 
         def start() -> None:
+            began.set()
             try:
                 self._start(None, given_up)
             except BaseException as error:
@@ -151,7 +147,8 @@ class Client(ClientVerbs):
             except BaseException:
                 given_up.set()  # for a start that goes on; the request is for one that is over
                 self.request_stop(hard=True)
-                done.wait()
+                if began.wait(BEGUN_MOST):  # else it struck before there was a thread; one that comes yet does nothing
+                    done.wait()
                 self.wait_stopped(INTERRUPTED_MOST)
                 raise
         if raised:
@@ -166,7 +163,7 @@ class Client(ClientVerbs):
                 " workers=...) with at least one worker added"
             )
         with self._entered(), self._lock, self._queues_lock:
-            if self._is_running():
+            if self._is_running() or (given_up is not None and given_up.is_set()):
                 return
             self._stop_wanted = None
             try:
@@ -307,8 +304,8 @@ class Client(ClientVerbs):
     def _entered(self) -> Iterator[None]:
         ident = threading.get_ident()
         added = ident not in self._inside
-        self._inside.add(ident)
         try:
+            self._inside.add(ident)  # in here: Ctrl-C may strike as it returns
             yield
         finally:
             if added:

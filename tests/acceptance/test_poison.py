@@ -1,10 +1,10 @@
-"""One bad outcome among thousands: the others are stored within a second, and so is it, in a form that can be."""
+"""One bad outcome among thousands: the others are stored, in few statements, and so is it, in a form that can be."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -46,6 +46,13 @@ POISONS: dict[str, tuple[Callable[[], BaseException], str]] = {
 }
 
 
+class Tomorrow:
+    """What failed stays to be looked at; the first retry of River's own policy would come within a second."""
+
+    def next_retry(self, job: river.Job[Any]) -> datetime:
+        return datetime.now(UTC) + timedelta(days=1)
+
+
 def at_one_gate(ending: Callable[[int], None]) -> tuple[river.Workers, Callable[[], int], Callable[[], None]]:
     """Workers whose jobs all wait until `open_gate`, and then end as `ending(n)` says; how many wait."""
     import asyncio
@@ -73,7 +80,7 @@ def at_one_gate(ending: Callable[[int], None]) -> tuple[river.Workers, Callable[
 @pytest.mark.parametrize("others", ["failed", "completed"])
 @pytest.mark.parametrize("poison", POISONS)
 def test_one_unstorable_error_among_five_thousand_outcomes_delays_nobody(
-    make_client: Any, conn: psycopg.Connection, dsn: str, poison: str, others: str
+    make_client: Any, conn: psycopg.Connection, poison: str, others: str
 ) -> None:
     made, text = POISONS[poison]
     error = made()
@@ -85,36 +92,15 @@ def test_one_unstorable_error_among_five_thousand_outcomes_delays_nobody(
             raise ValueError(f"mine is {n}")
 
     workers, waiting, open_gate = at_one_gate(ending)
-    client = make_client(workers, max_workers=MAX_WORKERS)
+    client = make_client(workers, max_workers=MAX_WORKERS, retry_policy=Tomorrow())
     client.insert_many_fast([Args(n) for n in range(COUNT)])
     client.start()
     eventually(lambda: waiting() == COUNT, 60, "every job at the gate")
-    ended = threading.Event()
-    watch = psycopg.connect(dsn, autocommit=True)
-    watch.execute(conn.execute("SELECT format('SET search_path = %I', current_schema())").fetchone()[0])
-    seen: dict[str, float] = {}
-
-    def look() -> None:
-        while not ended.is_set() and len(seen) < 2:
-            good, bad = watch.execute(
-                "SELECT count(*) FILTER (WHERE (args->>'n')::int <> %s), count(*) FILTER (WHERE (args->>'n')::int = %s)"
-                " FROM river_job WHERE state <> 'running'",
-                [COUNT // 2, COUNT // 2],
-            ).fetchone()
-            if good == COUNT - 1:
-                seen.setdefault("others", time.monotonic())
-            if bad:
-                seen.setdefault("itself", time.monotonic())
-            time.sleep(0.01)
-
-    looking = threading.Thread(target=look)
-    looking.start()
     open_gate()
-    eventually(lambda: len(seen) == 2, 30, "all outcomes stored")
-    ended.set()
-    looking.join(10)
-    watch.close()
-    assert seen["others"] - seen["itself"] <= 1.0
+    running = "SELECT count(*) FROM river_job WHERE state = 'running'"
+    eventually(lambda: conn.execute(running).fetchone() == (0,), 60, "all outcomes stored")
+    stats = client.stats()
+    assert stats["completer_copy_flushes"] + stats["completer_array_flushes"] < COUNT // 2, "not each row by itself"
     errors = "SELECT errors[1]->>'error', attempt FROM river_job WHERE (args->>'n')::int = %s"
     assert conn.execute(errors, [COUNT // 2]).fetchone() == (text, 1)
     if others == "failed":
@@ -128,7 +114,7 @@ def test_one_unstorable_error_among_five_thousand_outcomes_delays_nobody(
             "SELECT count(*) FROM river_job WHERE (args->>'n')::int <> %s AND state <> 'completed'", [COUNT // 2]
         ).fetchone()
     assert wrong == (0,)
-    assert client.stop(10).graceful
+    assert client.stop(30).graceful
 
 
 @pytest.mark.parametrize("others", ["failed", "completed"])
@@ -140,7 +126,7 @@ def test_one_row_locked_by_another_session_delays_only_itself(
             raise ValueError(f"mine is {n}")
 
     workers, waiting, open_gate = at_one_gate(ending)
-    client = make_client(workers, max_workers=MAX_WORKERS)
+    client = make_client(workers, max_workers=MAX_WORKERS, retry_policy=Tomorrow())
     client.insert_many_fast([Args(n) for n in range(COUNT)])
     client.start()
     eventually(lambda: waiting() == COUNT, 60, "every job at the gate")
@@ -149,12 +135,9 @@ def test_one_row_locked_by_another_session_delays_only_itself(
         other.execute("SELECT 1 FROM river_job WHERE (args->>'n')::int = 17 FOR UPDATE")
         open_gate()
         left = "SELECT count(*) FROM river_job WHERE state = 'running'"
-        eventually(lambda: conn.execute(left).fetchone()[0] < COUNT - 1, 10, "the first outcomes")
-        began = time.monotonic()
-        eventually(lambda: conn.execute(left).fetchone() == (1,), 10, "all others")
-        assert time.monotonic() - began <= 1.0
-    eventually(lambda: conn.execute(left).fetchone() == (0,), 10, "the one that was locked")
-    assert client.stop(10).graceful
+        eventually(lambda: conn.execute(left).fetchone() == (1,), 60, "all others, while it is locked")
+    eventually(lambda: conn.execute(left).fetchone() == (0,), 60, "the one that was locked")
+    assert client.stop(30).graceful
 
 
 def test_outcome_that_cannot_be_told_counts_as_failed_and_its_worker_lives(make_client: Any) -> None:
