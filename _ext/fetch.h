@@ -179,8 +179,10 @@ static int rf_fetcher_open(rf_fetcher *f) {
     int64_t deadline = rf_now() + RF_CONNECT_DEADLINE;
     int outcome = rf_conn_open(&f->conn, f->conninfo, deadline);
     if (outcome == RF_OK) outcome = rf_conn_query(&f->conn, f->setup, NULL, deadline);
-    for (int i = 0; i < RF_STATEMENTS && outcome == RF_OK; i++)
+    for (int i = 0; i < RF_STATEMENTS && outcome == RF_OK; i++) {
+        if (i == RF_LOCK && f->lock_key == 0) continue; /* a server without such locks may refuse to hear of them */
         outcome = rf_conn_prepare(&f->conn, rf_statements[i], f->sql[i], deadline);
+    }
     return outcome;
 }
 

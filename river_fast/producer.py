@@ -33,6 +33,14 @@ STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock")
 JOIN_TIMEOUT = 1.0  # threads that were told to end and have nothing to wait for
 
 
+def fetcher_statements(driver: Driver, capabilities: Capabilities) -> dict[str, bytes]:
+    """The texts for the compiled fetcher, on the driver's schema."""
+    texts = {name: driver.statement_text(name) for name in STATEMENTS}
+    if capabilities.is_yugabyte:  # it has no ctid
+        texts["job_get_available"] = driver.statement_text("job_get_available_by_id")
+    return texts
+
+
 @dataclass(slots=True)
 class WorkedQueue:
     """One queue of this client: its index in the fetcher, what runs of it, who runs it."""
@@ -78,7 +86,7 @@ class Producer(Service):
         self._fetcher = compiled.Fetcher(
             conninfo=driver.hot_conninfo("fetcher"),
             setup=driver.hot_setup("fetcher", channels),
-            statements={name: driver.statement_text(name) for name in STATEMENTS},
+            statements=fetcher_statements(driver, capabilities),
             client_id=client_id,
             lock_key=lock_key if capabilities.session_locks else 0,
             kinds=[kind for kind, _ in units],

@@ -23,6 +23,7 @@ class Proxy:
         self.refusing = False
         self.swallowing = False
         self.accepted = 0
+        self.asked: list[bytes] | None = None  # a list: gets all that clients send
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._closed = False
@@ -77,6 +78,8 @@ class Proxy:
         try:
             data = source.recv(65536)
             if data:
+                if self.asked is not None and any(source is client for client, _ in self._pairs):
+                    self.asked.append(data)
                 if not (self.swallowing and any(source is server for _, server in self._pairs)):
                     target.sendall(data)
                 return

@@ -42,7 +42,12 @@ SESSION = (
     ("tcp_keepalives_idle", "3"),
     ("tcp_keepalives_interval", "2"),
     ("tcp_keepalives_count", "3"),
-    ("tcp_user_timeout", "9000"),
+)
+# The same, of servers that are no older: YugabyteDB was 11 for long.
+SESSION_SINCE = (
+    (120000, "tcp_user_timeout", "9000"),
+    (140000, "client_connection_check_interval", "2s"),
+    (140000, "idle_session_timeout", "0"),
 )
 # Of the compiled part's connections. A prepared plan is kept until the table is next analysed: one made while
 # river_job was small would go on reading all of it after it has grown (50 rows, then 50,000: a completion of one row
@@ -68,9 +73,7 @@ def apply_session(conn: psycopg.Connection[Any]) -> None:
 
 @lru_cache(maxsize=8)
 def session_sql(server_version: int) -> str:
-    settings: tuple[tuple[str, str], ...] = SESSION
-    if server_version >= 140000:
-        settings = (*settings, ("client_connection_check_interval", "2s"), ("idle_session_timeout", "0"))
+    settings = (*SESSION, *((name, value) for since, name, value in SESSION_SINCE if server_version >= since))
     return "; ".join(f"SET {name} = {sql.Literal(value).as_string(None)}" for name, value in settings)
 
 
