@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 import river_fast as river
+from river_fast.shutdown import Allowance
 
 WAIT_MOST = 20.0  # for anything that happens within milliseconds on a quiet machine
+LATE = 15.0  # more than a busy machine adds to a deadline, and less than what a broken one would wait for
 
 
 @dataclass
@@ -37,6 +39,18 @@ def make_client(dsn: str, schema: str) -> Iterator[Callable[..., river.Client]]:
     yield make
     for client in made:
         client.stop_and_cancel(2)
+
+
+@pytest.fixture
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop's thread may come late to its steps: whoever waits for it waits longer than the second it has."""
+    monkeypatch.setattr("river_fast.client.WAIT_MARGIN", LATE)
+
+
+@pytest.fixture
+def slow_disk(busy_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the last flush may take what its commit takes, where what it writes is looked at after the stop."""
+    monkeypatch.setattr("river_fast.shutdown.COMPLETER", Allowance(LATE, LATE, LATE))
 
 
 @pytest.fixture

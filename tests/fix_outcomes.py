@@ -22,7 +22,8 @@ def worker_for(body: Any, is_async: bool, **options: Any) -> river.Workers:
 
 
 def work_one(client: river.Client, opts: river.InsertOpts | None = None) -> river.Job[Any]:
-    """Inserts one job before the start, works it until its attempt is over, and returns the row."""
+    """Inserts one job before the start, works it until its attempt is over, and returns the row as it was stored then:
+    a job that failed is soon fetched again."""
     with client.subscribe() as events:
         job = client.insert(Args(1), opts).job
         client.start()
@@ -30,4 +31,4 @@ def work_one(client: river.Client, opts: river.InsertOpts | None = None) -> rive
     assert event is not None
     assert event.job is not None
     assert event.job.id == job.id
-    return client.job_get(job.id)
+    return event.job

@@ -1,5 +1,5 @@
 """Fixtures of tests that run a whole client."""
 
-from tests.fix_client import make_client, until
+from tests.fix_client import busy_machine, make_client, slow_disk, until
 
-__all__ = ["make_client", "until"]
+__all__ = ["busy_machine", "make_client", "slow_disk", "until"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -13,18 +15,31 @@ import psycopg
 import pytest
 
 import river_fast as river
-from tests.fix_client import Args, eventually, workers_of
+from river_fast.client_services import ClientServices
+from tests.fix_client import WAIT_MOST, Args, eventually, workers_of
+from tests.fix_rows import states
+
+BOTH_COMPLETERS = pytest.mark.parametrize("completer", ["batch", "async"])
 
 
-@pytest.mark.parametrize("completer", ["batch", "async"])
+@contextlib.contextmanager
+def thread_failures() -> Iterator[list[str]]:
+    """What threads raise meanwhile, and nobody catches."""
+    failures: list[str] = []
+    hook, threading.excepthook = threading.excepthook, lambda args: failures.append(repr(args.exc_value))
+    try:
+        yield failures
+    finally:
+        threading.excepthook = hook
+
+
+@BOTH_COMPLETERS
 @pytest.mark.timeout(300)
 def test_regression_send_on_closed_channel(make_client: Any, conn: psycopg.Connection, completer: str) -> None:
     """River 0.7 closed the completer's channel while jobs still sent to it (#400, #401). Here: stop or cancel a loaded
     client at 200 random points; every outcome that was accepted is written, nothing raises, nothing stays running."""
     seed = random.randrange(2**32)
     rng = random.Random(seed)
-    failures: list[str] = []
-    hook, threading.excepthook = threading.excepthook, lambda args: failures.append(repr(args.exc_value))
     ran = threading.Semaphore(0)
 
     def work(job: river.Job[Args]) -> None:
@@ -35,18 +50,16 @@ def test_regression_send_on_closed_channel(make_client: Any, conn: psycopg.Conne
             raise ValueError("every seventh fails")
 
     client = make_client(workers_of(work), max_workers=50, completer=completer)
-    try:
+    with thread_failures() as failures:
         for point in range(200):
             client.insert_many_fast([Args(n) for n in range(300)])
             client.start()
             for _ in range(rng.randrange(0, 120)):
-                ran.acquire(timeout=5)
-            report = client.stop(10) if rng.random() < 0.5 else client.stop_and_cancel(10)
+                ran.acquire(timeout=20)
+            report = client.stop(30) if rng.random() < 0.5 else client.stop_and_cancel(30)
             assert report.graceful, (seed, point, report)
             running = conn.execute("SELECT count(*) FROM river_job WHERE state = 'running'").fetchone()
             assert running == (0,), (seed, point)
-    finally:
-        threading.excepthook = hook
     assert failures == [], seed
     odd = conn.execute(
         "SELECT id, state, attempt, errors FROM river_job"
@@ -54,6 +67,62 @@ def test_regression_send_on_closed_channel(make_client: Any, conn: psycopg.Conne
         " OR (state <> 'completed' AND attempt <> coalesce(cardinality(errors), 0))"
     ).fetchall()
     assert odd == [], seed
+
+
+@BOTH_COMPLETERS
+def test_regression_send_on_closed_channel_by_a_job_that_still_runs(
+    make_client: Any, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, completer: str
+) -> None:
+    """The one moment that matters, met each time: the jobs end when the stop waits for them, or closes the completer,
+    whichever it does first."""
+    inside, stopping = threading.Semaphore(0), threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        inside.release()
+        assert stopping.wait(60)
+
+    client = make_client(workers_of(work), completer=completer)
+    client.insert_many_fast([Args(n) for n in range(10)])
+    client.start()
+    for _ in range(10):
+        assert inside.acquire(timeout=WAIT_MOST)
+    for step in ("awaited", "close_completer"):
+        whole = getattr(client._services, step)
+        monkeypatch.setattr(client._services, step, lambda *args, whole=whole: (whole(*args), stopping.set())[0])
+    assert client.stop(10).graceful
+    assert states(conn) == {"completed": 10}
+
+
+@BOTH_COMPLETERS
+def test_regression_send_on_closed_channel_by_a_job_that_outlives_its_stop(
+    make_client: Any, conn: psycopg.Connection, completer: str
+) -> None:
+    """Abandoned, it does send to a closed completer: it is refused, and the row stays as the stop left it."""
+    inside, gate = threading.Semaphore(0), threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        inside.release()
+        assert gate.wait(60)
+        if job.args.n % 2:
+            raise ValueError("every second fails")
+
+    client = make_client(workers_of(work), completer=completer)
+    client.insert_many_fast([Args(n) for n in range(10)])
+    client.start()
+    with thread_failures() as failures:
+        try:
+            for _ in range(10):
+                assert inside.acquire(timeout=WAIT_MOST)
+            services = client._services
+            assert len(client.stop(0).abandoned) == 10
+            left = states(conn)
+        finally:
+            gate.set()
+        eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("river_fast.worker")])
+    assert failures == []
+    assert services.completer.pending() == [], "an outcome was accepted that nobody will write"
+    assert states(conn) == left
+    assert "completed" not in left
 
 
 def test_regression_completer_blocked_by_a_subscriber_that_never_reads(
@@ -64,14 +133,47 @@ def test_regression_completer_blocked_by_a_subscriber_that_never_reads(
     deaf = client.subscribe(buffer_size=1)
     client.insert_many_fast([Args(n) for n in range(3000)])
     client.start()
-    eventually(lambda: conn.execute("SELECT count(*) FROM river_job WHERE state = 'completed'").fetchone()[0] == 3000)
-    began = time.monotonic()
+    eventually(lambda: states(conn) == {"completed": 3000})
+    eventually(lambda: deaf.dropped == 2999, what="an event dropped for each that found no room")
     assert client.stop(10).graceful
-    assert time.monotonic() - began < 2
-    assert deaf.dropped == 2999
 
 
-def test_regression_double_close(make_client: Any) -> None:
+def test_regression_completer_blocked_by_a_subscription_that_hangs(
+    make_client: Any, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same one floor up: were handing out events ever to wait, neither the completer nor the stop would."""
+    hung, release = threading.Event(), threading.Event()
+    client = make_client(workers_of(lambda job: None), max_workers=50)
+    monkeypatch.setattr(client.subscribe(), "put", lambda event: hung.set() or release.wait(60))
+    try:
+        client.insert_many_fast([Args(n) for n in range(300)])
+        client.start()
+        assert hung.wait(WAIT_MOST)
+        eventually(lambda: states(conn) == {"completed": 300})
+        client.request_stop()
+        assert client.wait_stopped(WAIT_MOST), "the stop waits for a subscription"
+        assert client.stop().graceful
+    finally:
+        release.set()
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often the services of a client were started, and how often each step of the stop that closes was made."""
+    counts = dict.fromkeys(("start", "stop_fetching", "close_services", "close_connections"), 0)
+    lock = threading.Lock()
+    for step in counts:
+
+        def counted(*args: Any, step: str = step, whole: Any = getattr(ClientServices, step)) -> Any:
+            with lock:
+                counts[step] += 1
+            return whole(*args)
+
+        monkeypatch.setattr(ClientServices, step, counted)
+    return counts
+
+
+def test_regression_double_close(make_client: Any, steps: dict[str, int]) -> None:
     """Wakapi's aggregation service closed a channel twice (#754): ten threads stop, start and stop one client."""
     client = make_client(workers_of(lambda job: None))
     failures: list[BaseException] = []
@@ -94,6 +196,28 @@ def test_regression_double_close(make_client: Any) -> None:
     client.stop(5)
     assert failures == []
     assert not [t for t in threading.enumerate() if t.name.startswith("river_fast")]
+    assert steps["start"] > 1
+    assert set(steps.values()) == {steps["start"]}, "each start has one stop, and each stop each step once"
+
+
+def test_regression_double_close_of_a_client_that_runs(make_client: Any, steps: dict[str, int]) -> None:
+    client = make_client(workers_of(lambda job: None))
+    client.start()
+    gate = threading.Barrier(10)
+    reports: list[river.StopReport] = []
+
+    def stop() -> None:
+        gate.wait(WAIT_MOST)
+        reports.append(client.stop(10))
+
+    threads = [threading.Thread(target=stop) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_MOST)
+    assert set(steps.values()) == {1}, steps
+    assert len(reports) == 10
+    assert all(report is reports[0] and report.graceful for report in reports)
 
 
 @dataclass
@@ -110,9 +234,9 @@ def test_regression_unique_scheduled_job_discarded_as_its_own_duplicate(
     workers = river.Workers()
     workers.work(Report)(lambda job: None)
     client = make_client(workers)
-    due = datetime.now(UTC) + timedelta(seconds=1)
-    opts = river.InsertOpts(scheduled_at=due, unique=river.UniqueOpts(by_args=True))
     with psycopg.connect(dsn, options=f"-c search_path={schema}") as own:
+        due = datetime.now(UTC) + timedelta(seconds=3)
+        opts = river.InsertOpts(scheduled_at=due, unique=river.UniqueOpts(by_args=True))
         first = client.insert_tx(own, Report("a"), opts)
         again = client.insert_tx(own, Report("a"), opts)
         own.commit()

@@ -36,7 +36,7 @@ def test_stuck_jobs_slot_serves_others(make_client: Any) -> None:
 @BOTH
 @pytest.mark.parametrize("max_workers", [1, 7])
 def test_max_workers_is_kept_exactly(make_client: Any, is_async: bool, max_workers: int) -> None:
-    lock = threading.Lock()
+    lock, full = threading.Lock(), threading.Event()  # none ends before all slots were taken at once
     running = most = 0
 
     def enter() -> None:
@@ -44,6 +44,8 @@ def test_max_workers_is_kept_exactly(make_client: Any, is_async: bool, max_worke
         with lock:
             running += 1
             most = max(most, running)
+            if running == max_workers:
+                full.set()
 
     def leave() -> None:
         nonlocal running
@@ -52,12 +54,15 @@ def test_max_workers_is_kept_exactly(make_client: Any, is_async: bool, max_worke
 
     def work(job: river.Job[Args]) -> None:
         enter()
-        time.sleep(0.02)
+        assert full.wait(20)
+        time.sleep(0.002)
         leave()
 
     async def work_async(job: river.Job[Args]) -> None:
         enter()
-        await asyncio.sleep(0.02)
+        while not full.is_set():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.002)
         leave()
 
     client = make_client(workers_of(work_async if is_async else work), max_workers=max_workers)
@@ -70,7 +75,7 @@ def test_max_workers_is_kept_exactly(make_client: Any, is_async: bool, max_worke
 
 
 def test_sync_and_async_jobs_share_the_queues_slots(make_client: Any) -> None:
-    lock = threading.Lock()
+    lock, full = threading.Lock(), threading.Event()  # none ends before all slots were taken at once
     running = most = 0
 
     def step(change: int) -> None:
@@ -78,19 +83,24 @@ def test_sync_and_async_jobs_share_the_queues_slots(make_client: Any) -> None:
         with lock:
             running += change
             most = max(most, running)
+            if running == 3:
+                full.set()
 
     workers = river.Workers()
 
     @workers.work("sync_kind")
     def work(job: river.Job[Any]) -> None:
         step(1)
-        time.sleep(0.02)
+        assert full.wait(20)
+        time.sleep(0.002)
         step(-1)
 
     @workers.work("async_kind")
     async def work_async(job: river.Job[Any]) -> None:
         step(1)
-        await asyncio.sleep(0.02)
+        while not full.is_set():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.002)
         step(-1)
 
     client = make_client(workers, max_workers=3)

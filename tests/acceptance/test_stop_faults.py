@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
 import river_fast as river
 from river_fast.client_services import ClientServices
 from river_fast.job_executor import FULL
-from tests.fix_client import Args, eventually, workers_of
+from tests.fix_client import LATE, Args, eventually, workers_of
 from tests.fix_proxy import Proxy
+
+pytestmark = pytest.mark.usefixtures("busy_machine")
 
 
 @pytest.fixture
@@ -55,11 +56,11 @@ def test_stop_without_a_server_returns_in_time_and_tells_every_outcome(
         proxy.refusing = True
         proxy.cut()
     gate.set()
-    eventually(lambda: not client._services.awaited(), 10)
+    eventually(lambda: not client._services.awaited())
     began = time.monotonic()
     report = client.stop(timeout)
     took = time.monotonic() - began
-    assert took <= timeout + 1.0
+    assert took <= timeout + LATE
     assert report.finished, took
     assert not report.graceful
     assert {outcome.job_id for outcome in report.unrecorded} == ids
@@ -84,7 +85,7 @@ def test_stop_that_finds_no_room_for_what_it_abandons_returns_in_time_and_says_s
     try:
         began = time.monotonic()
         report = client.stop(0.2)
-        assert time.monotonic() - began <= 1.2
+        assert time.monotonic() - began <= LATE
     finally:
         gate.set()
     assert report.finished
@@ -108,12 +109,12 @@ def test_step_of_the_stop_that_fails_does_not_keep_the_others_from_their_work(
         raise RuntimeError("a bug of ours")
 
     monkeypatch.setattr(services, step, fail)
-    report = client.stop(5)
+    report = client.stop(20)
     assert report.finished
     assert not report.graceful
     assert "a step of the stop failed" in caplog.text
     assert client.job_get(job.id).state == "completed"
-    eventually(lambda: not [t for t in set(threading.enumerate()) - before if t.name.startswith("river_fast.")], 5)
+    eventually(lambda: not [t for t in set(threading.enumerate()) - before if t.name.startswith("river_fast.")])
 
 
 def test_stop_without_limit_is_hurried_by_a_later_one(make_client: Any) -> None:
@@ -133,8 +134,8 @@ def test_stop_without_limit_is_hurried_by_a_later_one(make_client: Any) -> None:
     try:
         began = time.monotonic()
         report = client.stop(0.3)
-        assert time.monotonic() - began <= 1.3
-        patient.join(5)
+        assert time.monotonic() - began <= LATE
+        patient.join(20)
         assert reports == [report]
         assert report.abandoned == (job.id,)
     finally:
@@ -162,13 +163,13 @@ def test_stop_that_waits_for_the_completer_is_hurried_by_a_later_one(proxy: Prox
     assert closing.wait(20)
     began = time.monotonic()
     report = client.stop(0.2)
-    assert time.monotonic() - began <= 1.2
+    assert time.monotonic() - began <= LATE
     assert report.finished
     assert [outcome.job_id for outcome in report.unrecorded] == [job.id]
 
 
 def test_job_that_ends_at_the_very_moment_it_is_abandoned_is_recorded_once(
-    make_client: Any, conn: psycopg.Connection, monkeypatch: Any, caplog: Any
+    make_client: Any, slow_disk: None, monkeypatch: Any, caplog: Any
 ) -> None:
     """Both outcomes are pushed; one is recorded, and the other is nobody's loss."""
     inside, gate, ended = threading.Event(), threading.Event(), threading.Event()
@@ -222,7 +223,7 @@ def test_waiting_threads_are_told_each_and_outlive_a_restart(make_client: Any) -
 
     def wait() -> None:
         try:
-            states.append(client.wait(job, 30).state)
+            states.append(client.wait(job, 90).state)
         except BaseException as error:
             states.append(error)
 
@@ -230,14 +231,14 @@ def test_waiting_threads_are_told_each_and_outlive_a_restart(make_client: Any) -
     for thread in waiting:
         thread.start()
     for _ in range(5):
-        assert client.stop_and_cancel(5).graceful
+        assert client.stop_and_cancel(20).graceful
         client.start()
     events = client.subscribe("job_completed")
     gate.set()
-    client.stop_and_cancel(5)
+    client.stop_and_cancel(20)
     client.start()
     for thread in waiting:
-        thread.join(30)
+        thread.join(100)
     assert states == ["completed"] * 10
     assert len(list(events)) <= 1  # it ended with the run in which it was made, whatever that saw
-    assert client.stop(5).graceful
+    assert client.stop(20).graceful

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import river_fast as river
-from tests.fix_client import Args, workers_of
+from tests.fix_client import LATE, Args, eventually, workers_of
 
 
 @pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
@@ -30,7 +30,7 @@ def test_async_job_is_cancelled_once_and_its_finally_left_in_peace(make_client: 
     job = client.insert(Args(1)).job
     client.start()
     assert inside.wait(20)
-    report = client.stop_and_cancel(5) if hard else client.stop(5)
+    report = client.stop_and_cancel(20) if hard else client.stop(20)
     assert report.graceful, report
     assert cleaned.is_set()
     row = client.job_get(job.id)
@@ -38,7 +38,7 @@ def test_async_job_is_cancelled_once_and_its_finally_left_in_peace(make_client: 
 
 
 def test_async_job_that_swallows_its_cancel_is_stuck_then_abandoned_and_costs_no_worker_thread(
-    make_client: Any,
+    make_client: Any, slow_disk: None
 ) -> None:
     inside = threading.Event()
     workers = river.Workers()
@@ -62,12 +62,16 @@ def test_async_job_that_swallows_its_cancel_is_stuck_then_abandoned_and_costs_no
     assert inside.wait(20)
     other = client.insert(river.RawArgs("sync_kind", {})).job
     assert client.wait(other, 20).state == "completed"
-    threads = client._services.producer.fetcher.queue_stats(0)["threads"]
-    alive = [t for t in threading.enumerate() if t.name.startswith("river_fast.worker")]
-    assert threads == len(alive)
+    fetcher = client._services.producer.fetcher
+
+    def all_told() -> bool:
+        alive = [t for t in threading.enumerate() if t.name.startswith("river_fast.worker")]
+        return fetcher.queue_stats(0)["threads"] == len(alive)
+
+    eventually(all_told, what="the fetcher knowing of every worker thread")
     began = time.monotonic()
     report = client.stop(0.3)
-    assert time.monotonic() - began <= 1.3
+    assert time.monotonic() - began <= LATE
     assert report.abandoned == (stuck.id,)
     row = client.job_get(stuck.id)
     assert (row.state, row.attempt) == ("available", 0)
@@ -91,7 +95,7 @@ def test_task_of_a_jobs_own_that_exits_does_not_end_the_event_loop(make_client: 
         client.start()
         assert events.get(20).job.errors[0].error == "it left"
     assert client.wait(client.insert(Args(2)).job, 20).state == "completed"
-    assert client.stop(5).graceful
+    assert client.stop(20).graceful
 
 
 def test_callers_loop_that_is_closed_under_its_jobs_does_not_hold_up_the_stop(
@@ -122,14 +126,14 @@ def test_callers_loop_that_is_closed_under_its_jobs_does_not_hold_up_the_stop(
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
-    assert client._client.wait_stopped(5)
+    assert client._client.wait_stopped(20)
     report = client._client.stop_report()
     assert 1 <= len(report.abandoned) <= 3
     assert conn.execute("SELECT DISTINCT state::text, attempt FROM river_job").fetchall() == [("available", 0)]
 
 
 def test_callers_loop_that_is_blocked_does_not_hold_up_a_stop_from_another_thread(
-    dsn: str, schema: str, conn: psycopg.Connection
+    dsn: str, schema: str, conn: psycopg.Connection, slow_disk: None
 ) -> None:
     inside = threading.Event()
     release = threading.Event()
@@ -159,7 +163,7 @@ def test_callers_loop_that_is_blocked_does_not_hold_up_a_stop_from_another_threa
     try:
         began = time.monotonic()
         report = clients[0]._client.stop(0.3)
-        assert time.monotonic() - began <= 1.3
+        assert time.monotonic() - began <= LATE
         assert report.finished
         assert len(report.abandoned) == 1
         assert conn.execute("SELECT state::text, attempt FROM river_job").fetchall() == [("available", 0)]
@@ -186,4 +190,4 @@ def test_tasks_cancelled_before_their_first_step_give_their_jobs_back(make_clien
     for job_id in ids:
         row = client.wait(job_id, 30)
         assert (row.state, row.attempt, row.errors) == ("completed", 1, [])
-    assert client.stop(5).graceful
+    assert client.stop(20).graceful

@@ -25,13 +25,13 @@ def slow(job):
     {body}
 
 client = river.Client({dsn!r}, river.Config(
-    schema={schema!r}, workers=workers, queues={{"default": river.QueueConfig(max_workers=2)}}, stop_timeout=5))
+    schema={schema!r}, workers=workers, queues={{"default": river.QueueConfig(max_workers=2)}}, stop_timeout=30))
 client.insert(river.RawArgs("slow", {{}}))
 {main}
 """
 
 
-def run_program(dsn: str, schema: str, body: str, main: str, timeout: float = 40) -> subprocess.CompletedProcess[str]:
+def run_program(dsn: str, schema: str, body: str, main: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
     text = PROGRAM.format(body=body, main=textwrap.dedent(main), dsn=dsn, schema=schema)
     return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=timeout)
 
@@ -43,12 +43,18 @@ def test_stop_from_a_signal_handler_while_main_waits_in_stop(dsn: str, schema: s
         "job.wait_cancelled(30); job.raise_if_cancelled()",
         """
         def handler(number, frame):
-            report = client.stop_and_cancel(5)
+            report = client.stop_and_cancel(20)
             print("in handler", report.finished)
         signal.signal(signal.SIGUSR1, handler)
         client.start()
         started.wait(20)
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+
+        def strike():
+            while threading.main_thread().ident not in client._inside:  # until it waits in stop
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        threading.Thread(target=strike).start()
         report = client.stop()
         print("graceful", report.graceful)
         """,
@@ -71,7 +77,7 @@ def test_stop_in_atexit(dsn: str, schema: str, conn: psycopg.Connection) -> None
         dsn,
         schema,
         "time.sleep(0.3)",
-        "import atexit; atexit.register(lambda: print(client.stop(5).graceful)); client.start(); started.wait(20)",
+        "import atexit; atexit.register(lambda: print(client.stop(20).graceful)); client.start(); started.wait(20)",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "True\n"
@@ -96,7 +102,7 @@ def test_forked_child_cannot_use_or_harm_the_parents_client(dsn: str, schema: st
         assert os.waitpid(pid, 0)[1] == 0
         job = client.insert(river.RawArgs("slow", {})).job
         print(client.wait(job, 20).state)
-        print(client.stop(5).graceful)
+        print(client.stop(20).graceful)
         """,
     )
     assert done.returncode == 0, done.stderr
