@@ -89,7 +89,7 @@ def test_regression_send_on_closed_channel_by_a_job_that_still_runs(
     for step in ("awaited", "close_completer"):
         whole = getattr(client._services, step)
         monkeypatch.setattr(client._services, step, lambda *args, whole=whole: (whole(*args), stopping.set())[0])
-    assert client.stop(10).graceful
+    assert client.stop(30).graceful
     assert states(conn) == {"completed": 10}
 
 
@@ -135,7 +135,7 @@ def test_regression_completer_blocked_by_a_subscriber_that_never_reads(
     client.start()
     eventually(lambda: states(conn) == {"completed": 3000})
     eventually(lambda: deaf.dropped == 2999, what="an event dropped for each that found no room")
-    assert client.stop(10).graceful
+    assert client.stop(30).graceful
 
 
 def test_regression_completer_blocked_by_a_subscription_that_hangs(
@@ -162,14 +162,17 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often the services of a client were started, and how often each step of the stop that closes was made."""
     counts = dict.fromkeys(("start", "stop_fetching", "close_services", "close_connections"), 0)
     lock = threading.Lock()
-    for step in counts:
 
-        def counted(*args: Any, step: str = step, whole: Any = getattr(ClientServices, step)) -> Any:
+    def counting(step: str, whole: Any) -> Any:
+        def counted(*args: Any) -> Any:
             with lock:
                 counts[step] += 1
             return whole(*args)
 
-        monkeypatch.setattr(ClientServices, step, counted)
+        return counted
+
+    for step in counts:
+        monkeypatch.setattr(ClientServices, step, counting(step, getattr(ClientServices, step)))
     return counts
 
 
@@ -208,13 +211,13 @@ def test_regression_double_close_of_a_client_that_runs(make_client: Any, steps: 
 
     def stop() -> None:
         gate.wait(WAIT_MOST)
-        reports.append(client.stop(10))
+        reports.append(client.stop(30))
 
     threads = [threading.Thread(target=stop) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(WAIT_MOST)
+        thread.join(60)
     assert set(steps.values()) == {1}, steps
     assert len(reports) == 10
     assert all(report is reports[0] and report.graceful for report in reports)
