@@ -23,7 +23,7 @@ from river_fast.job_set_state import JobSetState, Reason
 
 LIMITS = (Path(__file__).parents[2] / "_ext" / "limits.h").read_text()
 RING = int(re.search(r"#define RF_COMPLETION_RING (\d+)", LIMITS)[1])  # type: ignore[index]
-DEADLINE = 20.0  # for anything that takes milliseconds on a quiet machine
+DEADLINE = 50.0  # for anything that takes milliseconds on a quiet machine
 FEW, MANY = 5, 120  # around the rig's copy_min: so many bare outcomes go as arrays, or by COPY where that is on
 META = b'{"river:x": {"a": [1, 2]}, "mine": "new"}'
 
@@ -154,7 +154,7 @@ class Rig:
     def close(self, timeout: float = DEADLINE) -> list[tuple[int, int, int, str]]:
         self.compiled.close(timeout)
         if self.thread.ident is not None:
-            self.thread.join(timeout + 5)
+            self.thread.join(timeout + 30)
             assert not self.thread.is_alive(), f"run() did not end: {self.stats()}"
         self.driver.close()
         return self.compiled.unrecorded()

@@ -22,7 +22,7 @@ compiled.load_libpq(PsycopgDriver("").libpq_path())
 STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock")
 
 
-def wait_for(what: str, condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], timeout: float = 30.0) -> Any:
     """The condition's first true value; an AssertionError naming `what` after `timeout` seconds."""
     until = time.monotonic() + timeout
     while not (value := condition()):
@@ -38,7 +38,9 @@ class Rig:
         driver = PsycopgDriver(dsn, schema)
         setup = driver.hot_setup("fetcher") + f'; LISTEN "{schema}.river_insert"'.encode()
         self.name = f"rig_{schema}_{id(self)}"
-        conninfo = options.pop("conninfo", make_conninfo(dsn, application_name=self.name[:63]).encode())
+        # a stop's deadlines are then the fetcher's own, and not those of a slow disk
+        quick = make_conninfo(dsn, application_name=self.name[:63], options="-c synchronous_commit=off")
+        conninfo = options.pop("conninfo", quick.encode())
         self.kinds = options.pop("kinds", ("plain", "loop"))
         self.fetcher = compiled.Fetcher(
             conninfo=conninfo,
@@ -71,7 +73,7 @@ class Rig:
         self.ending.set()
         self.fetcher.close()
         for thread in (self.runner, self.attention, *self.workers):
-            thread.join(10)
+            thread.join(30)
             assert not thread.is_alive(), f"{thread.name} did not end"
 
     def queue(
@@ -97,6 +99,11 @@ class Rig:
 
     def wait_connected(self, times: int = 1) -> None:
         wait_for(f"{times} connections", lambda: len(self.connected()) >= times)
+
+    def try_pop(self, queue: int) -> Job[Any]:
+        """A job as the event loop gets it, or an AssertionError. What nobody takes goes away and comes back."""
+        job: Job[Any] = wait_for("a job for the loop", lambda: self.fetcher.try_pop(queue))
+        return job
 
     def pop(self, queue: int) -> Job[Any]:
         """A job as a worker thread gets it, or an AssertionError."""

@@ -68,7 +68,7 @@ def test_completion_writes_state_and_finalized_at_and_nothing_else(
     after = row(conn, claims[7].id)
     changed = {column for column in before if before[column] != after[column]}
     assert changed == {"state", "finalized_at"}
-    assert timedelta(0) <= datetime.now(UTC) - after["finalized_at"] < timedelta(seconds=15)
+    assert timedelta(0) <= datetime.now(UTC) - after["finalized_at"] < timedelta(seconds=60)
 
 
 @both_forms
@@ -99,16 +99,17 @@ def test_attempted_at_is_compared_to_the_microsecond(
 def test_ages_are_measured_to_the_moment_of_sending(dsn: str, schema: str, conn: Conn, copy: bool) -> None:
     claims = start_jobs(conn, MANY + 1)
     with rig(dsn, schema, copy=copy, started=False) as completer:
+        (before,) = conn.execute("SELECT clock_timestamp()").fetchone() or ()
         completer.complete(claims[:MANY])
         completer.push(claims[MANY], JobSetState.error_retryable(100.0, error_entry()))
         (ended,) = conn.execute("SELECT clock_timestamp()").fetchone() or ()
-        time.sleep(0.5)  # the outage: what is under test is that it does not show
+        time.sleep(3)  # the outage: what is under test is that it does not show
         completer.start()
         completer.settled()
-    finalized = row(conn, claims[0].id)["finalized_at"]
-    assert abs(finalized - ended) < timedelta(seconds=0.3)
-    scheduled = row(conn, claims[MANY].id)["scheduled_at"]
-    assert abs(scheduled - ended - timedelta(seconds=100)) < timedelta(seconds=0.3)
+    margin = timedelta(seconds=2)  # what a busy machine may take between the measuring and the server's clock
+    assert before - margin < row(conn, claims[0].id)["finalized_at"] < ended + margin
+    scheduled = row(conn, claims[MANY].id)["scheduled_at"] - timedelta(seconds=100)
+    assert before - margin < scheduled < ended + margin
 
 
 # ---- rich outcomes ----
@@ -152,7 +153,7 @@ def test_each_outcome_has_its_effect_on_the_row(
     if delay is None:
         assert after["scheduled_at"] == before["scheduled_at"]
     else:
-        assert abs(after["scheduled_at"] - now - timedelta(seconds=delay)) < timedelta(seconds=10)
+        assert abs(after["scheduled_at"] - now - timedelta(seconds=delay)) < timedelta(seconds=60)
     if merged:
         assert after["metadata"] == {"kept": True, "mine": "new", "river:x": {"a": [1, 2]}}
     else:
@@ -195,7 +196,7 @@ def test_outcomes_of_all_sorts_in_one_flush_keep_their_own_values(
     for n in (2, 402, 2998):
         stored = row(conn, claims[n].id)
         assert stored["errors"][0]["error"] == f"error {n}"
-        assert abs((stored["scheduled_at"] - datetime.now(UTC)).total_seconds() - 100 - n) < 15
+        assert abs((stored["scheduled_at"] - datetime.now(UTC)).total_seconds() - 100 - n) < 60
 
 
 @both_forms

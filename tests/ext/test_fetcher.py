@@ -103,7 +103,7 @@ def test_an_async_kind_goes_to_the_loop_and_an_unknown_one_to_the_threads(rig, c
     wait_for("the loop's ring", lambda: rig.fetcher.queue_stats(queue)["loop_ring"] == 2)
     wait_for("the loop to be told", lambda: rig.fetcher.take_loop_ready() == [queue])
     assert rig.fetcher.take_loop_ready() == []
-    jobs = [rig.fetcher.try_pop(queue), rig.fetcher.try_pop(queue)]
+    jobs = [rig.try_pop(queue), rig.try_pop(queue)]
     assert [job._row.kind_index for job in jobs] == [1, 1]
     assert rig.fetcher.try_pop(queue) is None
     unknown = rig.pop(queue)
@@ -115,11 +115,11 @@ def test_the_loop_hears_of_a_slot_that_came_free(rig, conn):
     queue = rig.queue(max_workers=2, prefetch=0)
     wait_for("two jobs", lambda: rig.fetcher.queue_stats(queue)["loop_ring"] == 2)
     rig.fetcher.take_loop_ready()
-    first, second = rig.fetcher.try_pop(queue), rig.fetcher.try_pop(queue)
+    first, second = rig.try_pop(queue), rig.try_pop(queue)
     assert rig.fetcher.try_pop(queue) is None
     rig.finish(first)
     wait_for("the third job", lambda: queue in rig.fetcher.take_loop_ready())
-    assert wait_for("the third job", lambda: rig.fetcher.try_pop(queue)).id != second.id
+    assert rig.try_pop(queue).id != second.id
 
 
 def test_stop_gives_unstarted_jobs_back_and_ends_every_pop(dsn, schema, conn):
@@ -128,10 +128,12 @@ def test_stop_gives_unstarted_jobs_back_and_ends_every_pop(dsn, schema, conn):
         queue = rig.queue(max_workers=40)
         wait_for("jobs in the ring", lambda: rig.fetcher.queue_stats(queue)["ring"] == 40)
         job = rig.fetcher.pop(queue)
-        answer = rig.fetcher.stop_fetching(5)
-        assert (answer.given_back, answer.unresolved) == (39, False)
+        answer = rig.fetcher.stop_fetching(20)
+        assert answer.given_back in (39, 0), "by the stop, or 50 ms after their fetch"
+        assert rig.stats("given_back") >= 39
+        assert not answer.unresolved
         again = rig.fetcher.stop_fetching(0)
-        assert (again.given_back, again.unresolved) == (39, False)
+        assert (again.given_back, again.unresolved) == (answer.given_back, False)
         assert rig.fetcher.pop(queue) is None
         assert rig.fetcher.try_pop(queue) is None
         assert rig.fetcher.unstarted(1) == []

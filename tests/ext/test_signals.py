@@ -35,10 +35,10 @@ def test_compiled_loop_blocks_signals_while_it_runs_and_restores_the_mask(dsn: s
     thread = threading.Thread(target=body)
     thread.start()
     try:
-        eventually(lambda: blocked and mask_now() & (1 << (signal.SIGINT - 1)), 10, "SIGINT blocked in the loop")
+        eventually(lambda: blocked and mask_now() & (1 << (signal.SIGINT - 1)), 20, "SIGINT blocked in the loop")
         assert not mask_now() & (1 << (signal.SIGSEGV - 1))
     finally:
         completer.close(5)
-        thread.join(10)
+        thread.join(30)
         driver.close()
     assert masks[0] == masks[1]
