@@ -15,7 +15,10 @@ import psycopg
 import pytest
 
 import river_fast as river
+from river_fast._ext.completer import CLOSED
 from river_fast.client_services import ClientServices
+from river_fast.completer import Completer
+from river_fast.job_set_state import JobSetState
 from tests.fix_client import WAIT_MOST, Args, eventually, workers_of
 from tests.fix_rows import states
 
@@ -93,14 +96,24 @@ def test_regression_send_on_closed_channel_by_a_job_that_still_runs(
     assert states(conn) == {"completed": 10}
 
 
+def send(completer: Completer, jobs: list[Any], answers: list[int]) -> None:
+    """By every way there is, for each job."""
+    for claim in [job._row.claim for job in jobs]:
+        answers += [completer.push_completed(claim), completer.try_push_completed(claim)]
+        answers += [push(claim, JobSetState.interrupted()) for push in (completer.push, completer.try_push)]
+
+
 @BOTH_COMPLETERS
 def test_regression_send_on_closed_channel_by_a_job_that_outlives_its_stop(
     make_client: Any, conn: psycopg.Connection, completer: str
 ) -> None:
-    """Abandoned, it does send to a closed completer: it is refused, and the row stays as the stop left it."""
+    """Abandoned, it has nobody to send to: every way to the completer is closed, and its row is as the stop left it."""
     inside, gate = threading.Semaphore(0), threading.Event()
+    jobs: list[Any] = []
+    answers: list[int] = []
 
     def work(job: river.Job[Args]) -> None:
+        jobs.append(job)
         inside.release()
         assert gate.wait(60)
         if job.args.n % 2:
@@ -113,14 +126,18 @@ def test_regression_send_on_closed_channel_by_a_job_that_outlives_its_stop(
         try:
             for _ in range(10):
                 assert inside.acquire(timeout=WAIT_MOST)
-            services = client._services
             assert len(client.stop(0).abandoned) == 10
             left = states(conn)
+            # as one that ended while it was being abandoned; on a thread, for a push that never returns
+            sender = threading.Thread(target=send, args=(client._services.completer, jobs, answers), daemon=True)
+            sender.start()
+            sender.join(WAIT_MOST)
+            assert answers == [CLOSED] * 40
         finally:
             gate.set()
         eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("river_fast.worker")])
     assert failures == []
-    assert services.completer.pending() == [], "an outcome was accepted that nobody will write"
+    assert client._services.completer.pending() == [], "an outcome was accepted that nobody will write"
     assert states(conn) == left
     assert "completed" not in left
 
