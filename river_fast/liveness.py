@@ -96,7 +96,8 @@ class Liveness(Service):
         self._times: deque[int] = deque(maxlen=2)  # the server's, while waiting for the lock
         self._suspects: dict[Claim, float] = {}  # not held at a look, and when (monotonic) that was first so
         self._refused: set[Claim] = set()  # rows the database would not let us write: the rescuer's
-        self._full_look_at = 0.0
+        self._asked = False  # for a full look, since the last one began
+        self._full_look_at = 0.0  # monotonic; when the next is due
         self._look_took = 0.0  # seconds, the last full look's statement
         self._counts = {"reclaimed": 0, "rescued": 0}  # written by the thread alone
         self.looked = TestSignal[int]()
@@ -124,7 +125,7 @@ class Liveness(Service):
 
     def _look_soon(self) -> None:
         self._changed_at = time.monotonic()
-        self._full_look_at = 0.0
+        self._asked = True
         self._poke.set()
 
     # The service.
@@ -178,8 +179,10 @@ class Liveness(Service):
 
     def _look(self) -> bool:
         """Free what nobody held a while ago, and nobody holds now. False: the holders could not tell."""
-        full = time.monotonic() >= self._full_look_at
+        full = self._asked or time.monotonic() >= self._full_look_at
         # The database is asked first: whatever is claimed by then is in somebody's hands when they are asked after.
+        if full:
+            self._asked, self._full_look_at = False, 0.0  # a look that is asked for from here on is one more
         claims = self._running() if full else self._still_running({claim.id for claim in self._suspects})
         held = self._held()
         if held is None:
