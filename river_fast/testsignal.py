@@ -28,7 +28,7 @@ class TestSignal(Generic[T]):
         if self._values is not None:
             self._values.put(value)
 
-    def wait(self, timeout: float = 10.0) -> T:
+    def wait(self, timeout: float = 30.0) -> T:
         """The next value given; `TimeoutError` after `timeout` seconds."""
         if self._values is None:
             raise RuntimeError("TestSignal.wait before activate")

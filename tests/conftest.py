@@ -38,7 +38,7 @@ def empty_schema(dsn: str) -> Iterator[str]:
         conn.execute(f'CREATE SCHEMA "{name}"')
     yield name
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("SET lock_timeout = '10s'")
+        conn.execute("SET lock_timeout = '60s'")
         conn.execute(f'DROP SCHEMA "{name}" CASCADE')
 
 

@@ -18,13 +18,14 @@ Make = Callable[..., Elector]
 
 
 class Clock:
-    """The real one, and what a test adds to it."""
+    """It stands still but for what a test adds to it."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self._made_at = suspend_aware_clock()
 
     def __call__(self) -> float:
-        return suspend_aware_clock() + self.ahead
+        return self._made_at + self.ahead
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def leader(conn: psycopg.Connection[Any]) -> tuple[Any, ...] | None:
     return conn.execute("SELECT leader_id, elected_at, expires_at, name FROM river_leader").fetchone()
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for: {what}"

@@ -42,10 +42,17 @@ class World:
         at: datetime = column(self.conn, job_id, "attempted_at")
         return job_id, (at - datetime(2000, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
-    def wait_state(self, job_id: int, state: str, timeout: float = 10.0) -> None:
+    def wait_state(self, job_id: int, state: str, timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout
         while (now := column(self.conn, job_id, "state")) != state:
             assert time.monotonic() < deadline, f"job {job_id} is {now}, not {state}, after {timeout:g} s"
+            time.sleep(0.005)
+
+    def wait_stats(self, **expected: int) -> None:
+        """The row can be seen changed before the service has heard of it."""
+        deadline = time.monotonic() + 20
+        while (stats := self.liveness.stats()) != expected:
+            assert time.monotonic() < deadline, f"{stats}, not {expected}"
             time.sleep(0.005)
 
     def look(self, times: int) -> None:
@@ -85,7 +92,7 @@ def make_world(driver: PsycopgDriver, conn: psycopg.Connection) -> Iterator[Call
 
     yield make
     for world in worlds:
-        assert world.liveness.stop(10)
+        assert world.liveness.stop(20)
 
 
 @pytest.fixture

@@ -29,14 +29,27 @@ def column(conn: psycopg.Connection, job_id: int, name: str) -> Any:
     return row[0]
 
 
-def heard(conn: psycopg.Connection, timeout: float = 5.0) -> tuple[str, Any] | None:
+def heard(conn: psycopg.Connection, timeout: float = 20.0) -> tuple[str, Any] | None:
     for notify in conn.notifies(timeout=timeout, stop_after=1):
         return notify.channel.split(".")[-1], json.loads(notify.payload)
     return None
 
 
+def heard_until_now(listener: psycopg.Connection) -> list[str]:
+    """Every payload told before now to the one channel it listens on: a notification of its own comes last."""
+    channel = listener.execute("SELECT pg_listening_channels()").fetchone()
+    assert channel is not None
+    listener.execute("SELECT pg_notify(%s, 'end')", [channel[0]])
+    payloads = []
+    for notify in listener.notifies(timeout=20):
+        if notify.payload == "end":
+            return payloads
+        payloads.append(notify.payload)
+    raise TimeoutError("no end")
+
+
 def wait_for_lock(conn: psycopg.Connection) -> None:
-    for _ in range(1000):
+    for _ in range(2000):
         row = conn.execute(
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database"
             " WHERE datname = current_database()) OR NOT granted AND locktype = 'transactionid'"

@@ -71,7 +71,7 @@ def run_once(scheduler: JobScheduler) -> int:
         assert scheduler.stop(20)
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for: {what}"

@@ -52,7 +52,7 @@ def together(body: Callable[[int], None], threads: int = THREADS, name: str = "t
 
     def run(number: int) -> None:
         try:
-            gate.wait(10)
+            gate.wait(30)
             body(number)
         except BaseException as error:
             failures.append(error)

@@ -163,10 +163,10 @@ def test_bad_queue_name_is_refused_at_once(bad_inserter: Inserter) -> None:
     import time
 
     for name in ("a" * 64 + "!", "a" * 63 + "!", "a-" * 31 + "!"):
-        started = time.perf_counter()
+        started = time.thread_time()
         with pytest.raises(ValidationError):
             bad_inserter.insert(GOOD, InsertOpts(queue=name))
-        assert time.perf_counter() - started < 0.05
+        assert time.thread_time() - started < 1, "of processor time; looking back takes hours"
 
 
 def test_tags_of_other_writers_are_read_as_they_are(inserter: Inserter, conn: psycopg.Connection[Any]) -> None:

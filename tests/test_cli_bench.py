@@ -143,7 +143,7 @@ def test_interrupt_ends_the_run_with_its_figures_and_without_its_schema(dsn: str
         try:
             assert process.stderr.readline(), "it ended before it showed progress"
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=100)
         finally:
             process.kill()
     assert process.returncode == bench.INTERRUPTED, err

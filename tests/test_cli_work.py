@@ -82,7 +82,7 @@ class Program:
             seen += line
 
     def ended(self) -> tuple[int, dict[str, object], str]:
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=100)
         reports = re.findall(r"^\{.*\}$", out, re.MULTILINE)
         assert reports, err
         return self.process.returncode, json.loads(reports[-1]), err

@@ -106,7 +106,7 @@ def test_errors_within_trust_are_retried_and_do_not_end_the_term(
 def test_errors_beyond_trust_end_the_term(
     conn: psycopg.Connection[Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elector_module, "LEASE", 1.5)
+    monkeypatch.setattr(elector_module, "LEASE", 4.0)
     monkeypatch.setattr(elector_module, "RETRY_BACKOFF", (0.02,))
     elector = make()
     elector.start()
@@ -135,6 +135,7 @@ def test_a_lock_held_on_the_table_ends_an_attempt_in_time(
         blocker.execute("LOCK TABLE river_leader")
         elector.start()
         wait_for(lambda: elector._failures >= 2, "attempts that gave up")
+        monkeypatch.setattr(elector_module, "ATTEMPT_TIMEOUT", 20.0)
     elector.gained.wait()
 
 
@@ -173,7 +174,7 @@ def test_a_leader_frozen_beyond_its_lease_does_not_trust_itself_when_it_thaws(
         frozen.send_signal(signal.SIGSTOP)
         follower = make("follower")
         follower.start()
-        term = follower.gained.wait(20)
+        term = follower.gained.wait()
         frozen.send_signal(signal.SIGCONT)
         assert frozen.stdout.readline() == "thawed False\n"
         assert follower.leads(term)

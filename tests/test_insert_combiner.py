@@ -82,7 +82,8 @@ def result_of(batch: InsertBatch) -> JobInsertResult:
 
 
 @pytest.fixture
-def pool() -> Any:
+def pool(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(insert_combiner, "PATIENCE_S", 60.0)  # what gathers stays gathered, however busy the machine
     with ThreadPoolExecutor(64) as pool:
         yield pool
 

@@ -13,6 +13,7 @@ from river_fast.errors import UniqueConflictError
 from river_fast.insert_opts import InsertManyParams, InsertOpts
 from river_fast.inserter import Inserter
 from tests.fix_inserter import ALL, LATER, UNIQUE, EmailArgs, Insert, driver, inserter
+from tests.fix_rows import heard_until_now
 
 __all__ = ["driver", "inserter"]
 
@@ -21,19 +22,6 @@ def _listen(dsn: str, schema: str) -> psycopg.Connection[Any]:
     listener = psycopg.connect(dsn, autocommit=True)
     listener.execute(f'LISTEN "{schema}.river_insert"')
     return listener
-
-
-def _heard(listener: psycopg.Connection[Any]) -> list[str]:
-    """Everything said before now: a notification of our own comes last."""
-    channel = listener.execute("SELECT pg_listening_channels()").fetchone()
-    assert channel is not None
-    listener.execute("SELECT pg_notify(%s, 'end')", [channel[0]])
-    heard = []
-    for notify in listener.notifies(timeout=10):
-        if notify.payload == "end":
-            return heard
-        heard.append(notify.payload)
-    raise TimeoutError("no end")
 
 
 @pytest.mark.parametrize("insert", ALL)
@@ -48,25 +36,25 @@ def test_each_queue_with_available_jobs_is_notified(
     ]
     with _listen(dsn, schema) as listener:
         insert(inserter, conn, params)
-        assert sorted(_heard(listener)) == ['{"queue": "one"}', '{"queue": "two|x"}']
+        assert sorted(heard_until_now(listener)) == ['{"queue": "one"}', '{"queue": "two|x"}']
 
 
 def test_batches_always_notify_and_singles_only_outside_the_window(
     driver: PsycopgDriver, dsn: str, schema: str
 ) -> None:
-    inserter = Inserter(driver, Config(fetch_cooldown=0.5).checked())
+    inserter = Inserter(driver, Config(fetch_cooldown=60, fetch_poll_interval=60).checked())
     with _listen(dsn, schema) as listener:
         inserter.insert_many([EmailArgs("a")] * 3)
-        assert len(_heard(listener)) == 1
+        assert len(heard_until_now(listener)) == 1
         inserter.insert(EmailArgs("a"))  # within the window of the batch
-        assert len(_heard(listener)) == 0
+        assert len(heard_until_now(listener)) == 0
         inserter.insert(EmailArgs("a"), InsertOpts(queue="another"))
-        assert len(_heard(listener)) == 1
+        assert len(heard_until_now(listener)) == 1
         inserter.insert_many([EmailArgs("a")])
         inserter.insert_many_fast([EmailArgs("a")])
         with psycopg.connect(dsn) as caller:
             inserter.insert_tx(caller, EmailArgs("a"))
-        assert len(_heard(listener)) == 3
+        assert len(heard_until_now(listener)) == 3
 
 
 def test_rolled_back_notification_uses_nothing_up(driver: PsycopgDriver, dsn: str, schema: str) -> None:
@@ -77,9 +65,9 @@ def test_rolled_back_notification_uses_nothing_up(driver: PsycopgDriver, dsn: st
             caller.rollback()
         with pytest.raises(UniqueConflictError):
             inserter.insert_many_fast([InsertManyParams(EmailArgs("a"), UNIQUE)] * 2)
-        assert _heard(listener) == []
+        assert heard_until_now(listener) == []
         inserter.insert(EmailArgs("a"))
-        assert _heard(listener) == ['{"queue": "default"}']
+        assert heard_until_now(listener) == ['{"queue": "default"}']
 
 
 def test_server_without_notifications_is_never_asked_for_them(driver: PsycopgDriver, dsn: str, schema: str) -> None:
@@ -92,5 +80,5 @@ def test_server_without_notifications_is_never_asked_for_them(driver: PsycopgDri
         inserter.insert(EmailArgs("a"))
         inserter.insert_many([InsertManyParams(EmailArgs("a"), InsertOpts(queue=name)) for name in ("one", "two")])
         inserter.insert_many_fast([EmailArgs("a")])
-        assert _heard(listener) == []
+        assert heard_until_now(listener) == []
     assert poked == ["default", "one", "two", "default"]

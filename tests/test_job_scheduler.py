@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import psycopg
@@ -14,6 +13,7 @@ from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.maintenance import BatchSize
 from river_fast.maintenance import job_scheduler as job_scheduler_module
 from river_fast.maintenance.job_scheduler import JobScheduler
+from tests.fix_rows import heard_until_now
 from tests.fix_scheduler import WITHOUT_RETRYABLE, add, driver, run_once, scheduler, states, wait_for
 from tests.stress import hammer
 
@@ -80,7 +80,7 @@ def test_queues_of_jobs_due_now_are_told_once_each_after_the_commit(
     with psycopg.connect(dsn, autocommit=True) as listener:
         listener.execute(f'LISTEN "{schema}.river_insert"')
         run_once(scheduler)
-        heard = [notify.payload for notify in listener.notifies(timeout=0.2)]
+        heard = heard_until_now(listener)
     assert sorted(heard) == ['{"queue": "a"}', '{"queue": "b|c"}']
 
 
@@ -92,7 +92,7 @@ def test_where_there_is_no_notify_nothing_is_told(
     with psycopg.connect(dsn, autocommit=True) as listener:
         listener.execute(f'LISTEN "{schema}.river_insert"')
         assert scheduler._schedule(10).handled == 1
-        assert list(listener.notifies(timeout=0.2)) == []
+        assert heard_until_now(listener) == []
 
 
 def test_a_queue_name_only_json_can_quote_is_told_as_json(
@@ -102,7 +102,7 @@ def test_a_queue_name_only_json_can_quote_is_told_as_json(
     with psycopg.connect(dsn, autocommit=True) as listener:
         listener.execute(f'LISTEN "{schema}.river_insert"')
         run_once(scheduler)
-        (heard,) = listener.notifies(timeout=5, stop_after=1)
+        (heard,) = listener.notifies(timeout=20, stop_after=1)
     assert json.loads(heard.payload) == {"queue": 'odd "q\\'}
 
 
@@ -166,9 +166,7 @@ def test_stop_cancels_a_statement_that_waits(
         blocked = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
         with psycopg.connect(dsn, autocommit=True) as looker:
             wait_for(lambda: looker.execute(blocked, (blocker.info.backend_pid,)).fetchone(), "the statement to wait")
-            begun = time.monotonic()
-            assert scheduler.stop(10)
-            assert time.monotonic() - begun < 2
+            assert scheduler.stop(20), "without the cancel it would wait for the lock"
             assert looker.execute(blocked, (blocker.info.backend_pid,)).fetchone() is None
     assert states(conn, id) == ["scheduled"]
 
@@ -182,10 +180,9 @@ def test_three_timeouts_in_a_row_make_batches_smaller_for_good(
     with psycopg.connect(dsn, options=f"-c search_path={schema}") as blocker:
         blocker.execute("LOCK TABLE river_job")
         scheduler.start()
-        assert [scheduler.failed.wait().sqlstate for _ in range(2)] == ["57014"] * 2
-        assert scheduler._batch_size.current == 10_000
-        assert scheduler.failed.wait().sqlstate == "57014"
-        assert scheduler._batch_size.current == 1_000
+        assert [scheduler.failed.wait().sqlstate for _ in range(3)] == ["57014"] * 3
+        wait_for(lambda: scheduler._batch_size.current == 1_000, "smaller batches")
+        monkeypatch.setattr("river_fast.maintenance.QUERY_TIMEOUT", 30.0)
     scheduler.passed.wait()
     assert scheduler.stop(20)
     assert scheduler._batch_size.current == 1_000

@@ -37,7 +37,7 @@ def test_before_the_lock_is_had_nothing_is_freed(quick: None, make_world: Callab
     assert column(world.conn, job_id, "state") == "running"
     world.liveness.lock_taken()
     world.wait_state(job_id, "available")
-    assert world.liveness.stats() == {"reclaimed": 0, "rescued": 1}
+    world.wait_stats(reclaimed=0, rescued=1)
 
 
 def test_while_the_lock_is_lost_a_given_ids_rows_are_left(world: World) -> None:
@@ -48,7 +48,7 @@ def test_while_the_lock_is_lost_a_given_ids_rows_are_left(world: World) -> None:
     assert column(world.conn, job_id, "state") == "running"
     world.liveness.lock_taken()
     world.wait_state(job_id, "available")
-    assert world.liveness.stats() == {"reclaimed": 1, "rescued": 0}, "the incarnation is the same"
+    world.wait_stats(reclaimed=1, rescued=0)  # the incarnation is the same
 
 
 def test_the_servers_time_of_the_lock_decides_where_the_fetcher_tells_it(

@@ -25,7 +25,7 @@ def test_two_at_once_do_the_work_of_one(dsn: str, admin: psycopg.Connection[Any]
     def migrate() -> None:
         try:
             with migrator_of(dsn, empty_schema) as migrator:
-                gate.wait(10)
+                gate.wait(30)
                 done.extend(versions(migrator.migrate_up()))
         except BaseException as error:
             failures.append(error)
@@ -92,7 +92,7 @@ def test_a_migration_killed_in_the_middle_leaves_the_version_before_it(
             "SELECT l.pid FROM pg_locks AS l WHERE NOT l.granted AND l.locktype = 'relation'"
             f" AND l.relation = '\"{empty_schema}\".river_leader'::regclass"
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (row := admin.execute(waiting).fetchone()) is None:
             assert time.monotonic() < deadline, "the migration did not come to its lock"
         admin.execute("SELECT pg_terminate_backend(%s)", row)
@@ -109,7 +109,7 @@ def test_a_migration_waits_for_locks_longer_than_a_statement_of_ours_may(
 ) -> None:
     from river_fast.driver import psycopg_session as driver_module
 
-    settings = tuple((k, "200" if k == "statement_timeout" else v) for k, v in driver_module.SESSION)
+    settings = tuple((k, "1500" if k == "statement_timeout" else v) for k, v in driver_module.SESSION)
     monkeypatch.setattr(driver_module, "SESSION", settings)
     driver_module.session_sql.cache_clear()
     try:
@@ -120,7 +120,7 @@ def test_a_migration_waits_for_locks_longer_than_a_statement_of_ours_may(
                 blocker.execute(f'LOCK TABLE "{empty_schema}".river_job IN ACCESS SHARE MODE')
                 thread = threading.Thread(target=lambda: results.extend(migrator.migrate_up()))
                 thread.start()
-                thread.join(0.6)
+                thread.join(3)
                 assert thread.is_alive()
             thread.join(20)
         assert versions(results) == [3, 4, 5, 6, 7, 8]

