@@ -20,7 +20,7 @@ from harness import BenchSchema, percentile, run_limit
 Figures = dict[str, Any]
 RUN_TIMEOUT_S = 300.0
 POLL_S = 0.003  # how often the database is asked whether a job is left, once every job was entered
-SHAPE = (*range(0, 100, 2), 99, 99.5, 99.9, 100)  # the percentiles that are kept of a run's latencies
+SHAPE = (*range(0, 100, 5), 97, 99, 99.5, 99.9, 100)  # the percentiles that are kept of a run's latencies
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,12 @@ class Process:
         if self._process.wait(10) != 0:
             raise self.failure(f"it ended with status {self._process.returncode}")
         return self.last
+
+    def await_said(self, field: str) -> None:
+        with self._lines:
+            self._lines.wait_for(lambda: field in self.last or self._ended, RUN_TIMEOUT_S)
+        if field not in self.last:
+            raise self.failure(f"it never said {field}")
 
     @property
     def is_over(self) -> bool:
@@ -169,7 +175,7 @@ def work(arena: Arena, peer: Peer, arguments: Sequence[str], jobs: int, count: i
             "row_seconds": None if claimed is None or finished is None else finished - claimed,
             "peak_mb": None if None in peaks else sum(peak for peak in peaks if peak is not None),
             "unfinished": jobs - schema.done(jobs),
-            "most_at_once": max(fields.get("most", 0) for fields in said),
+            "most_at_once": max(fields.get("most", 0) for fields in said) or None,
             "worked": sum(fields["worked"] for fields in said),
         }
 
@@ -226,8 +232,10 @@ def insert(arena: Arena, peer: Peer, arguments: Sequence[str], jobs: int, batch:
     with PeerSchema(arena.url, peer) as schema:
         schema.prepare(0)
         command = ["insert", "--schema", schema.name, *arguments, *numbers]
-        with processes(peer, arena.url, 1, command) as (process,), arena.gauge.measuring(costs):
-            process.tell("go")
+        with processes(peer, arena.url, 1, command) as (process,):
+            with arena.gauge.measuring(costs):
+                process.tell("go")
+                process.await_said("inserted")
             said = process.await_end()
         stored = schema.total()
     if stored != said["inserted"] + said["warmed"]:

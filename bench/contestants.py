@@ -201,12 +201,18 @@ def go_command() -> list[str]:
 
 @functools.cache
 def node_command() -> list[str]:
-    """graphile-worker wants a newer Node than many machines have: npm brings one along."""
-    folder = PEERS / "node"
-    node = folder / "node_modules" / "node" / "bin" / "node"
-    if not node.exists():
-        built(["npm", "ci", "--no-audit", "--no-fund"], folder, "graphile-worker")
-    return [str(node if node.exists() else "node"), str(folder / "main.js")]
+    """graphile-worker wants a newer Node than many machines have: npm brings one along, outside the sources."""
+    home = RESULTS / "node"
+    home.mkdir(parents=True, exist_ok=True)
+    node, stamp, wanted = home / "node_modules/node/bin/node", home / ".installed", PEERS / "node" / "package-lock.json"
+    for name in ("package.json", "package-lock.json", "main.js"):
+        shutil.copy(PEERS / "node" / name, home / name)
+    if not stamp.exists() or stamp.read_text() != wanted.read_text():
+        built(["npm", "ci", "--no-audit", "--no-fund"], home, "graphile-worker")
+        if not node.exists():  # where npm runs no package's own script unless it is asked to
+            built(["npm", "rebuild", "node", "--foreground-scripts"], home, "Node for graphile-worker")
+        stamp.write_text(wanted.read_text())
+    return [str(node), str(home / "main.js")]
 
 
 @functools.cache

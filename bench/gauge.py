@@ -25,9 +25,14 @@ class Cost:
 
 
 class Gauge:
-    """Asks the server of one session of runs. Extensions it has to create go with it."""
+    """Asks the server of one session of runs. Extensions it has to create go with it.
 
-    def __init__(self, url: str) -> None:
+    `may_reset`: the server is nobody else's, so its counts may begin anew with every run. Elsewhere they are
+    subtracted, and given up where the extension has dropped statements meanwhile.
+    """
+
+    def __init__(self, url: str, may_reset: bool = False) -> None:
+        self._may_reset = may_reset
         self._conn = psycopg.connect(url, autocommit=True)
         self._schema = f"bench_gauge_{uuid.uuid4().hex[:8]}"
         self._driver = PsycopgDriver(url)
@@ -56,6 +61,8 @@ class Gauge:
     @contextlib.contextmanager
     def measuring(self, into: list[Cost]) -> Iterator[None]:
         """Puts what the block cost into the list."""
+        if self._may_reset and self._statements is not None:
+            self._ask("SELECT count(*) FROM {0}.pg_stat_statements_reset()", self._statements)
         start, lsn, calls = self._meter.read(), self._position(), self._calls()
         yield
         into.append(self._since(start, lsn, calls))
@@ -68,7 +75,7 @@ class Gauge:
             row = self._ask(statement, self._walinspect, lsn, self._flushed())
             if row is not None:
                 wal, full_page = row
-        statements = None if now is None or calls is None else now - calls
+        statements = None if now is None or calls is None or now < calls else now - calls
         return Cost(used.postgres_cpu, wal, full_page, statements)
 
     def _usable(self, extension: str, probe: str) -> str | None:
@@ -106,11 +113,11 @@ class Gauge:
         if self._statements is None:
             return None
         statement = (
-            "SELECT sum(calls)::int8 FROM {}.pg_stat_statements"
+            "SELECT coalesce(sum(calls), 0)::int8 FROM {}.pg_stat_statements"
             " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
         row = self._ask(statement, self._statements)
-        return None if row is None or row[0] is None else int(row[0])
+        return None if row is None else int(row[0])
 
     def _ask(self, statement: str, schema: str | None, *params: str) -> tuple[int, ...] | None:
         """None where the server will not answer."""
