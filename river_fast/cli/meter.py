@@ -110,20 +110,28 @@ def local_postmaster(backend: int, client_port: int) -> int | None:
 
 def family_cpu(postmaster: int) -> float | None:
     """CPU seconds of the postmaster, its living children, and its dead ones; None when it is gone."""
-    try:
-        _, own, dead_children = _stat(postmaster)
-    except (OSError, ValueError):
-        return None
-    ticks = own + dead_children
+    for _ in range(100):  # a child that was buried meanwhile is in neither sum: look again
+        try:
+            _, own, dead_children = _stat(postmaster)
+            ticks = own + dead_children + _living_ticks(postmaster)
+            if _stat(postmaster)[2] == dead_children:
+                break
+        except (OSError, ValueError):
+            return None
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _living_ticks(postmaster: int) -> int:
+    ticks = 0
     for entry in PROC.iterdir():
         if entry.name.isdecimal():
             try:
                 parent, used, _ = _stat(int(entry.name))
             except (OSError, ValueError):
-                continue  # it ended between the listing and the look: its time is now among the dead, next time
+                continue  # it ended between the listing and the look
             if parent == postmaster:
                 ticks += used
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return ticks
 
 
 def _stat(pid: int) -> tuple[int, int, int]:
