@@ -210,6 +210,29 @@ def test_files_fit_in_a_sitting() -> None:
     assert not {name: lines for name, lines in long.items() if lines > LINES_MOST}
 
 
+def test_every_service_is_hammered() -> None:
+    """Starts and stops from many threads: its module's own test file has them from tests/stress.py."""
+    services = {"Service"}
+    while True:  # until no class derives from one of them that is not among them
+        found = {
+            node.name: path
+            for path in modules().values()
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.ClassDef) and services & {ast.unparse(base) for base in node.bases}
+        }
+        if services >= set(found):
+            break
+        services |= set(found)
+    assert len(found) >= 10
+    wrong = []
+    for name, path in found.items():
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        test = ROOT / "tests" / f"test_{stem}.py"
+        if not test.exists() or not re.search(r"\b(hammer|together)\(", test.read_text("utf-8")):
+            wrong.append(f"{name}: {test.relative_to(ROOT)} hammers nothing")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_functions_fit_on_a_screen() -> None:
     wrong = []
     for path in modules().values():
