@@ -212,6 +212,12 @@ def test_baseline_comparison_takes_the_machine_apart(programs: Any) -> None:
     assert rows[2] == ["gone", "1.0", "", "", "only in one"]
 
 
+def test_baseline_is_of_the_quickest_round_by_the_item(programs: Any, tmp_path: Path) -> None:
+    file = tmp_path / "micro.json"
+    file.write_text('{"benchmarks": [{"fullname": "bench/a.py::b", "stats": {"min": 2e-6}, "extra_info": {"items": 100}}]}')
+    assert programs("baseline").measured(file) == {"a.py::b": 20.0}
+
+
 def test_charts_are_drawn_from_what_was_asked(programs: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     charts = programs("charts")
