@@ -214,7 +214,9 @@ def test_baseline_comparison_takes_the_machine_apart(programs: Any) -> None:
 
 def test_baseline_is_of_the_quickest_round_by_the_item(programs: Any, tmp_path: Path) -> None:
     file = tmp_path / "micro.json"
-    file.write_text('{"benchmarks": [{"fullname": "bench/a.py::b", "stats": {"min": 2e-6}, "extra_info": {"items": 100}}]}')
+    file.write_text(
+        '{"benchmarks": [{"fullname": "bench/a.py::b", "stats": {"min": 2e-6}, "extra_info": {"items": 100}}]}'
+    )
     assert programs("baseline").measured(file) == {"a.py::b": 20.0}
 
 
