@@ -14,6 +14,10 @@ from tests.fix_client import Args
 from tests.fix_proxy import Proxy
 
 JOBS = 50
+FETCHES_WAITING = """
+    SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE application_name = 'river_fast/fetcher' AND NOT granted AND relation = 'river_job'::regclass
+"""
 
 
 @pytest.fixture
@@ -42,8 +46,11 @@ def test_rows_whose_fetch_reply_was_cut_off_run_soon_on_their_first_attempt(
     with river.Client(proxy.conninfo, config):
         first = inserting.insert(Args())
         until(f"SELECT state::text FROM river_job WHERE id = {first.job.id}", "completed")
-        proxy.swallowing = True
-        inserting.insert_many([Args(n) for n in range(JOBS)])
+        with conn.transaction():  # a fetch waits for the lock: the reply that is lost is that of this one
+            conn.execute("LOCK TABLE river_job IN EXCLUSIVE MODE")
+            inserting.insert_many_tx(conn, [Args(n) for n in range(JOBS)])
+            until(FETCHES_WAITING, True)
+            proxy.swallowing = True
         until("SELECT count(*) FROM river_job WHERE state = 'running'", JOBS)
         assert worked == [first.job.id]
         proxy.swallowing = False
