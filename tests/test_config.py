@@ -109,11 +109,11 @@ def test_queue_names_river_refuses(name: Any) -> None:
 
 def test_hostile_queue_name_is_refused_in_linear_time() -> None:
     """River's own pattern takes 5 s for 26 characters in Python's re, twice that for each further one."""
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(100):
         with pytest.raises(river.ConfigError):
             check_queue_name("a" * 63 + "!")
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 5, "of processor time"
 
 
 def test_generated_ids_differ_and_carry_a_key() -> None:

@@ -93,7 +93,7 @@ def test_insert_waits_for_a_rivals_commit_and_takes_its_row(
         thread.start()
         _wait_until_somebody_waits(conn)
         rival.commit()
-        thread.join(10)
+        thread.join(30)
     assert [(result.job.id, result.unique_skipped_as_duplicate) for result in results] == [(theirs, True)]
 
 
@@ -107,14 +107,14 @@ def test_insert_takes_the_place_of_a_rival_that_rolled_back(
         thread.start()
         _wait_until_somebody_waits(conn)
         rival.rollback()
-        thread.join(10)
+        thread.join(30)
     assert not results[0].unique_skipped_as_duplicate
     assert results[0].job.id != theirs
 
 
 def _wait_until_somebody_waits(conn: psycopg.Connection[Any]) -> None:
     deadline = threading.Event()
-    for _ in range(1000):
+    for _ in range(3000):
         row = conn.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             " AND query LIKE %s",

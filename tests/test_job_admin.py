@@ -153,7 +153,7 @@ def test_the_loser_of_a_race_returns_what_the_winner_committed(
         loser = threading.Thread(target=lambda: found.append(admin.job_cancel(job_id)))
         loser.start()
         wait_for_lock(conn)
-    loser.join(10)
+    loser.join(30)
     assert found[0].state is JobState.COMPLETED
     assert "cancel_attempted_at" not in found[0].metadata
 

@@ -87,7 +87,7 @@ def test_trigger_of_the_first_versions_tells_of_available_jobs(
                     ),
                     (empty_schema, state),
                 )
-            for notify in listener.notifies(timeout=10):
+            for notify in listener.notifies(timeout=30):
                 told = json.loads(notify.payload)
                 assert told in ({"queue": empty_schema}, {"queue": "default"}), told
                 if told == {"queue": empty_schema}:
