@@ -10,7 +10,7 @@
 #include <stdarg.h>
 
 #include "outcome.h"
-#include "pq.h"
+#include "statement.h"
 
 enum rf_mode { RF_MODE_BATCH, RF_MODE_INLINE, RF_MODE_ASYNC };
 enum rf_attention_kind { RF_NOTICE = 1, RF_HOLD = 2, RF_CONNECTED = 3, RF_CONNECTION_LOST = 4 };
@@ -83,6 +83,7 @@ typedef struct rf_completer {
     rf_park recorded_park;
     char *conninfo;
     char *setup;
+    char *begin;                   /* what opens a transaction in a session that is shared; empty: it is ours */
     char *texts[RF_TEXTS];
     int64_t freeze_after;
     size_t copy_min;               /* bare outcomes in a flush from which on they go by COPY */
@@ -166,6 +167,7 @@ static void rf_completer_free(rf_completer *c) {
     free(c->unrecorded);
     free(c->conninfo);
     free(c->setup);
+    free(c->begin);
     rf_buffer_free(&c->message);
     rf_buffer_free(&c->scratch);
     rf_outcome_ring_free(&c->ring);

@@ -81,16 +81,18 @@ cdef class Completer:
         object keepalive=None,
         double freeze_after=3600.0,
         int copy_min=0,
+        bytes begin not None=b"",
     ):
         cdef int text
         if mode not in _MODES:
             raise ValueError(f"mode must be one of {sorted(_MODES)}, got {mode!r}")
         self.keepalive = keepalive
-        self.c = rf_completer_new(_MODES[mode], copy)
+        self.c = rf_completer_new(_MODES[mode], copy and not begin)
         if self.c == NULL:
             raise MemoryError
         self.c.conninfo = copied(conninfo)
         self.c.setup = copied(setup)
+        self.c.begin = copied(begin)
         self.c.freeze_after = nanoseconds(freeze_after)
         self.c.copy_min = copy_min if copy_min > 0 else RF_COPY_MIN
         for text in range(RF_TEXTS):

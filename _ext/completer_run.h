@@ -199,6 +199,7 @@ static void rf_completer_end(rf_completer *c, const char *why) {
 /* Once; a second call returns at once. */
 static void rf_completer_live(rf_completer *c) {
     if (rf_completer_forked(c) || atomic_exchange(&c->started, 1)) return;
+    c->conn.begin = c->begin != NULL && c->begin[0] != 0 ? c->begin : NULL;
     while (!rf_out_of_time(c)) {
         rf_rest(c);
         bool drained = rf_gather(c);

@@ -75,6 +75,7 @@ cdef extern from "completer_run.h" nogil:
     ctypedef struct rf_completer:
         char *conninfo
         char *setup
+        char *begin
         char **texts
         int64_t freeze_after
         size_t copy_min

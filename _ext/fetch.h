@@ -15,9 +15,9 @@
 #include "cancels.h"
 #include "notices.h"
 #include "pace.h"
-#include "pq.h"
 #include "queue.h"
 #include "rows.h"
+#include "statement.h"
 
 enum { RF_NEW = 0, RF_RUNNING = 1, RF_FINISHED = 2 };
 enum { RF_QUEUE_CHUNK = 1024, RF_QUEUE_CHUNKS = 1024 };
@@ -34,9 +34,9 @@ static const char *const rf_statements[RF_STATEMENTS] = {"job_get_available", "j
 typedef struct rf_fetcher {
     /* written at birth */
     int32_t pid, generation;         /* forks seen then */
-    bool poll_only;
+    bool notify;                     /* whether the server has NOTIFY, for what is given back */
     int64_t lock_key;
-    char *conninfo, *setup, *sql[RF_STATEMENTS], *client_id;
+    char *conninfo, *setup, *begin, *sql[RF_STATEMENTS], *client_id;
     int32_t client_id_length, kinds_count;
     const char **kinds;              /* NUL-terminated */
     int32_t *kind_table;             /* positions in `kinds`, -1: none; open addressing */
@@ -120,36 +120,24 @@ static void rf_fetcher_refused(rf_fetcher *f, const char *what) {
 
 /* ---- operations ---- */
 
-/* Receives the reply. At the stop's deadline what runs is cancelled, and its reply awaited for a moment more. */
-static int rf_fetcher_receive(rf_fetcher *f, PGresult **result, int64_t deadline) {
-    bool cancelled = false;
-    while (rf_pq.PQisBusy(f->conn.pg)) {
-        int ready = rf_conn_wait(&f->conn, POLLIN, deadline);
-        if (ready == 0) {
-            int64_t now = rf_now();
-            if (cancelled || now >= deadline || atomic_load(&f->closing)) return rf_conn_lost(&f->conn, "no reply in time");
-            cancelled = true; /* it was the limit: a stop's */
-            rf_conn_cancel(&f->conn);
-            deadline = rf_now() + RF_STOP_GRACE;
-            atomic_store(&f->limit, INT64_MAX);
-            if (atomic_load(&f->closing)) atomic_store(&f->limit, atomic_load(&f->close_at));
-        } else if (ready < 0 || rf_pq.PQconsumeInput(f->conn.pg) == 0) {
-            return rf_conn_lost(&f->conn, "receiving failed");
-        }
-    }
-    return rf_conn_finish(&f->conn, result, deadline);
+/* A reply is late: at the stop's limit what runs is cancelled, and its reply awaited for a moment more. */
+static bool rf_fetcher_late(void *fetcher, int64_t deadline) {
+    rf_fetcher *f = (rf_fetcher *)fetcher;
+    f->conn.late = NULL; /* once an operation */
+    if (rf_now() >= deadline || atomic_load(&f->closing)) return false;
+    rf_conn_cancel(&f->conn);
+    atomic_store(&f->limit, rf_now() + RF_STOP_GRACE);
+    if (atomic_load(&f->closing)) atomic_store(&f->limit, atomic_load(&f->close_at));
+    return true;
 }
 
-static int rf_fetcher_execute(rf_fetcher *f, const char *name, int count, const char *const *values, const int *lengths,
+static int rf_fetcher_execute(rf_fetcher *f, int statement, int count, const char *const *values, const int *lengths,
                               PGresult **result) {
-    static const int binary[] = {1, 1, 1, 1};
-    int64_t deadline = rf_now() + RF_OPERATION_DEADLINE;
-    *result = NULL;
-    if (f->conn.pg == NULL) return RF_LOST;
-    if (rf_pq.PQsendQueryPrepared(f->conn.pg, name, count, values, lengths, binary, 1) == 0)
-        return rf_conn_lost(&f->conn, "sending failed");
-    if (rf_conn_flush(&f->conn, deadline) != RF_OK) return RF_LOST;
-    return rf_fetcher_receive(f, result, deadline);
+    f->conn.late = rf_fetcher_late;
+    int outcome = rf_conn_execute(&f->conn, rf_statements[statement], f->sql[statement], count, values, lengths, result,
+                                  rf_now() + RF_OPERATION_DEADLINE);
+    f->conn.late = NULL;
+    return outcome;
 }
 
 /* The lock of the liveness key: without it this client would be taken for dead. *at: since when, by the server. */
@@ -162,7 +150,7 @@ static int rf_fetcher_lock(rf_fetcher *f, bool *had, int64_t *at) {
     *at = 0;
     if (*had) return RF_OK;
     for (int i = 0; i < 8; i++) key[i] = (char)((uint64_t)f->lock_key >> (56 - 8 * i));
-    int outcome = rf_fetcher_execute(f, rf_statements[RF_LOCK], 1, values, lengths, &result);
+    int outcome = rf_fetcher_execute(f, RF_LOCK, 1, values, lengths, &result);
     if (result == NULL) return outcome;
     if (rf_pq.PQntuples(result) == 1 && rf_pq.PQgetlength(result, 0, 1) == 8) {
         const unsigned char *time = (const unsigned char *)rf_pq.PQgetvalue(result, 0, 1);
@@ -178,6 +166,7 @@ static int rf_fetcher_lock(rf_fetcher *f, bool *had, int64_t *at) {
 static int rf_fetcher_open(rf_fetcher *f) {
     int64_t deadline = rf_now() + RF_CONNECT_DEADLINE;
     int outcome = rf_conn_open(&f->conn, f->conninfo, deadline);
+    if (f->conn.begin != NULL) return outcome; /* nothing is kept in a session that is shared */
     if (outcome == RF_OK) outcome = rf_conn_query(&f->conn, f->setup, NULL, deadline);
     for (int i = 0; i < RF_STATEMENTS && outcome == RF_OK; i++) {
         if (i == RF_LOCK && f->lock_key == 0) continue; /* a server without such locks may refuse to hear of them */
@@ -339,7 +328,7 @@ static void rf_fetcher_fetch(rf_fetcher *f, rf_queue *queue, int64_t demand) {
     const char *values[] = {queue->name, limit, f->client_id};
     const int lengths[] = {queue->name_length, 8, f->client_id_length};
     PGresult *result;
-    int outcome = rf_fetcher_execute(f, rf_statements[RF_GET], 3, values, lengths, &result);
+    int outcome = rf_fetcher_execute(f, RF_GET, 3, values, lengths, &result);
     if (outcome == RF_OK) {
         int64_t rows = rf_pq.PQntuples(result);
         atomic_fetch_add(rows == 0 ? &f->counters.empty_fetches : &f->counters.fetched, rows == 0 ? 1 : rows);

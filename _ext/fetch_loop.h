@@ -294,6 +294,7 @@ static void rf_fetcher_live(rf_fetcher *f) {
     rf_conn_init(&f->conn, &f->wake, &f->limit);
     f->conn.tick = rf_fetcher_look;
     f->conn.ticker = f;
+    f->conn.begin = f->begin[0] != 0 ? f->begin : NULL;
     f->dice = (uint32_t)rf_now() | 1;
     while (!atomic_load(&f->closing)) {
         rf_fetcher_adopt(f);

@@ -90,7 +90,8 @@ cdef class Fetcher:
         kinds,
         async_kinds,
         job_type: type,
-        poll_only: bool = False,
+        notify: bool = True,
+        begin: bytes = b"",
     ):
         cdef rf_fetcher *f
         cdef bytes text = client_id.encode()
@@ -104,10 +105,9 @@ cdef class Fetcher:
         self._f = f = rf_fetcher_new()
         if f == NULL:
             raise MemoryError
-        f.poll_only = poll_only
+        f.notify = notify
         f.lock_key = lock_key
-        f.conninfo = strdup(conninfo)
-        f.setup = strdup(setup)
+        f.conninfo, f.setup, f.begin = strdup(conninfo), strdup(setup), strdup(begin)
         for index in range(RF_STATEMENTS):
             f.sql[index] = strdup(<bytes>statements[(<bytes>rf_statements[index]).decode()])
             if f.sql[index] == NULL:
@@ -116,7 +116,7 @@ cdef class Fetcher:
         f.client_id_length = <int32_t>len(text)
         f.kinds = <const char **>calloc(count + 1, sizeof(char *))
         f.kind_lanes = <uint8_t *>calloc(count + 1, 1)
-        if not (f.conninfo and f.setup and f.client_id and f.kinds and f.kind_lanes):
+        if not (f.conninfo and f.setup and f.begin and f.client_id and f.kinds and f.kind_lanes):
             raise MemoryError
         for index in range(count):
             text = (<str>self._kinds[index]).encode()

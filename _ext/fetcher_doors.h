@@ -62,7 +62,7 @@ static void rf_fetcher_free(rf_fetcher *f) {
     rf_wake_close(&f->loop_wake);
     for (int32_t i = 0; i < f->queues; i++) rf_queue_free(rf_fetcher_queue(f, i));
     for (int i = 0; i < RF_QUEUE_CHUNKS; i++) free(f->chunks[i]);
-    char *texts[] = {f->conninfo, f->setup, f->client_id};
+    char *texts[] = {f->conninfo, f->setup, f->begin, f->client_id};
     for (int i = 0; i < RF_STATEMENTS; i++) free(f->sql[i]);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) free(texts[i]);
     for (int32_t i = 0; i < f->kinds_count; i++) free((char *)f->kinds[i]);

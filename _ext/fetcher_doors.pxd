@@ -119,10 +119,11 @@ cdef extern from "fetch.h" nogil:
     ctypedef struct rf_fetcher:
         int32_t pid
         int32_t generation
-        bint poll_only
+        bint notify
         int64_t lock_key
         char *conninfo
         char *setup
+        char *begin
         char **sql
         char *client_id
         int32_t client_id_length

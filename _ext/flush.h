@@ -43,6 +43,7 @@ static int rf_prepare_all(rf_completer *c, int64_t deadline) {
 static int rf_connect_once(rf_completer *c) {
     int64_t deadline = rf_now() + RF_CONNECT_DEADLINE;
     int result = rf_conn_open(&c->conn, c->conninfo, deadline);
+    if (c->conn.begin != NULL) return result; /* nothing is kept in a session that is shared */
     if (result == RF_OK) result = rf_conn_query(&c->conn, c->setup, NULL, deadline);
     if (result == RF_OK) result = rf_conn_query(&c->conn, c->texts[RF_TEXT_SESSION], NULL, deadline);
     if (result == RF_OK && c->copy) {
@@ -176,7 +177,7 @@ static int rf_send_arrays(rf_completer *c, const rf_outcome *items, size_t count
         lengths[i] = (int)(starts[i + 1] - starts[i]);
     }
     int text = (wanted ? RF_TEXT_SET_ROWS : RF_TEXT_SET) + (unlocked ? 1 : 0);
-    return rf_conn_execute(&c->conn, rf_text_names[text], RF_SET_PARAMS, values, lengths, rows,
+    return rf_conn_execute(&c->conn, rf_text_names[text], c->texts[text], RF_SET_PARAMS, values, lengths, rows,
                            rf_operation_deadline());
 }
 
@@ -207,8 +208,9 @@ static int rf_send_read(rf_completer *c, const rf_outcome *items, size_t count, 
     }
     const char *values[1] = {c->message.data};
     int lengths[1] = {(int)c->message.length};
-    const char *name = rf_text_names[wanted ? RF_TEXT_READ_ROWS : RF_TEXT_READ];
-    return rf_conn_execute(&c->conn, name, 1, values, lengths, rows, rf_operation_deadline());
+    int text = wanted ? RF_TEXT_READ_ROWS : RF_TEXT_READ;
+    return rf_conn_execute(&c->conn, rf_text_names[text], c->texts[text], 1, values, lengths, rows,
+                           rf_operation_deadline());
 }
 
 /* Temp tables are frozen by their session or by nobody. */

@@ -44,10 +44,10 @@ static int rf_fetcher_return(rf_fetcher *f, rf_queue *queue, rf_job **jobs, int 
         rf_array_put(attempts, i, jobs[i]->claim.attempt, 4);
         rf_array_put(times, i, jobs[i]->claim.attempted_at, 8);
     }
-    const char *values[] = {ids, attempts, times, f->poll_only ? NULL : queue->name};
+    const char *values[] = {ids, attempts, times, f->notify ? queue->name : NULL};
     const int lengths[] = {RF_ARRAY_HEADER + 12 * count, RF_ARRAY_HEADER + 8 * count, RF_ARRAY_HEADER + 12 * count, queue->name_length};
     PGresult *result;
-    int outcome = rf_fetcher_execute(f, rf_statements[RF_BACK], 4, values, lengths, &result);
+    int outcome = rf_fetcher_execute(f, RF_BACK, 4, values, lengths, &result);
     for (int i = 0; i < count; i++) {
         bool keep = outcome == RF_REFUSED; /* nothing was written: they are still ours */
         for (int row = 0; outcome == RF_OK && row < rf_pq.PQntuples(result); row++) {
@@ -113,7 +113,7 @@ static void rf_fetcher_poll(rf_fetcher *f, rf_queue **queues, int count) {
     const char *values[] = {f->bytes};
     const int lengths[] = {(int)size};
     PGresult *result;
-    int outcome = rf_fetcher_execute(f, rf_statements[RF_POLL], 1, values, lengths, &result);
+    int outcome = rf_fetcher_execute(f, RF_POLL, 1, values, lengths, &result);
     atomic_fetch_add(&f->counters.polls, 1);
     if (outcome == RF_REFUSED) rf_fetcher_refused(f, "polling the queues failed");
     if (outcome == RF_LOST) rf_fetcher_lost(f, "the fetch connection was lost");

@@ -122,7 +122,9 @@ typedef struct rf_conn {
     rf_wake *wake;               /* polled beside the socket; NULL: none */
     _Atomic int64_t *limit;      /* a second deadline that another thread may pull nearer (stop); NULL: none */
     int64_t (*tick)(void *);     /* called between waits, says in how many ns again; NULL: none */
-    void *ticker;                /* its argument */
+    bool (*late)(void *, int64_t); /* asked where a reply is late, with the deadline: true, once: wait on. NULL: never */
+    void *ticker;                /* the argument of both */
+    const char *begin;           /* what opens a transaction in a session that a pooler shares; NULL: it is ours */
     char sqlstate[6];
     char error[512];
 } rf_conn;
@@ -222,6 +224,7 @@ static int rf_conn_next(rf_conn *conn, PGresult **result, int64_t deadline) {
     *result = NULL;
     while (rf_pq.PQisBusy(conn->pg)) {
         int ready = rf_conn_wait(conn, POLLIN, deadline);
+        if (ready == 0 && conn->late != NULL && conn->late(conn->ticker, deadline)) continue;
         if (ready == 0) return rf_conn_lost(conn, "no reply in time");
         if (ready < 0 || rf_pq.PQconsumeInput(conn->pg) == 0) return rf_conn_lost(conn, "receiving failed");
     }
@@ -270,25 +273,6 @@ static int rf_conn_finish(rf_conn *conn, PGresult **last, int64_t deadline) {
 static int rf_conn_query(rf_conn *conn, const char *sql, PGresult **last, int64_t deadline) {
     if (conn->pg == NULL) return RF_LOST;
     if (rf_pq.PQsendQuery(conn->pg, sql) == 0) return rf_conn_lost(conn, "sending failed");
-    if (rf_conn_flush(conn, deadline) != RF_OK) return RF_LOST;
-    return rf_conn_finish(conn, last, deadline);
-}
-
-static int rf_conn_prepare(rf_conn *conn, const char *name, const char *sql, int64_t deadline) {
-    if (conn->pg == NULL) return RF_LOST;
-    if (rf_pq.PQsendPrepare(conn->pg, name, sql, 0, NULL) == 0) return rf_conn_lost(conn, "sending failed");
-    if (rf_conn_flush(conn, deadline) != RF_OK) return RF_LOST;
-    return rf_conn_finish(conn, NULL, deadline);
-}
-
-/* A prepared statement with binary parameters and a binary result. */
-static int rf_conn_execute(rf_conn *conn, const char *name, int count, const char *const *values, const int *lengths,
-                           PGresult **last, int64_t deadline) {
-    int formats[16];
-    for (int i = 0; i < count && i < 16; i++) formats[i] = 1;
-    if (conn->pg == NULL || count > 16) return RF_LOST;
-    if (rf_pq.PQsendQueryPrepared(conn->pg, name, count, values, lengths, formats, 1) == 0)
-        return rf_conn_lost(conn, "sending failed");
     if (rf_conn_flush(conn, deadline) != RF_OK) return RF_LOST;
     return rf_conn_finish(conn, last, deadline);
 }

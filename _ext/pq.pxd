@@ -37,8 +37,5 @@ cdef extern from "pq.h" nogil:
     int rf_conn_note_error(rf_conn *conn, PGresult *result)
     int rf_conn_finish(rf_conn *conn, PGresult **last, int64_t deadline)
     int rf_conn_query(rf_conn *conn, const char *sql, PGresult **last, int64_t deadline)
-    int rf_conn_prepare(rf_conn *conn, const char *name, const char *sql, int64_t deadline)
-    int rf_conn_execute(rf_conn *conn, const char *name, int count, const char *const *values, const int *lengths,
-                        PGresult **last, int64_t deadline)
     int rf_conn_idle(rf_conn *conn, int64_t deadline)
     void rf_conn_cancel(rf_conn *conn)

@@ -57,6 +57,11 @@ class ClientServices:
         self._logger = logger
         self._subscriptions = subscriptions
         self._poll_only = config.poll_only or not capabilities.listen
+        if capabilities.shared_sessions:
+            logger.info(
+                "a pooler shares its sessions (Config.pooler): this client polls, prepares nothing, and takes no"
+                " session's lock"
+            )
         self.completer = Completer(
             driver,
             mode=config.completer,
@@ -95,7 +100,7 @@ class ClientServices:
         self._leading: tuple[Service, ...] = ()
         if not config.leader_election_disabled:
             elector = Elector(driver, client_id, self.notifier, logger=logger.getChild("elector"))
-            scheduler = JobScheduler(driver, notify=capabilities.listen, logger=logger.getChild("job_scheduler"))
+            scheduler = JobScheduler(driver, notify=capabilities.notify, logger=logger.getChild("job_scheduler"))
             self._leading = (QueueMaintainer(elector, [scheduler], logger=logger.getChild("queue_maintainer")), elector)
         self._started: list[Service] = []
 

@@ -92,6 +92,7 @@ class Completer(Service):
             statements=completer_statements(self._driver),
             mode=self._mode,
             copy=self._copy,
+            begin=self._driver.hot_begin("completer"),
         )
         self._compiled_thread: threading.Thread | None = None
         self._close_deadline = math.inf

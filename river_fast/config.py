@@ -128,6 +128,8 @@ class Config:
     `current_schema()`. `completer`: "batch" | "inline" | "async". `stop_timeout`: what `with client:` waits at its end.
     `soft_stop_timeout`: when a stop cancels running jobs (None: at 0.8 of the stop's timeout). `pool_size`: connections
     for everything but fetching, completing and listening, at most (None: 4); a pool given to `from_pool` keeps its own.
+    `pooler`: how a PgBouncer before the database, if there is one, lends its sessions: "auto" finds out. In transaction
+    mode nothing is kept in a session: the client polls, prepares nothing, and takes no session's lock.
     `rescue_stuck_jobs_after`: checked and kept for the job rescuer, which this version does not run yet.
     """
 
@@ -151,6 +153,7 @@ class Config:
     leader_election_disabled: bool = False
     require_tls: bool = False
     pool_size: int | None = None
+    pooler: Literal["auto", "session", "transaction"] = "auto"
     logger: logging.Logger | None = None
 
     def checked(self) -> Config:
@@ -179,6 +182,8 @@ class Config:
         size = self.pool_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise ConfigError(f"pool_size must be an int of at least 1, or None (4), got {size!r}")
+        if self.pooler not in ("auto", "session", "transaction"):
+            raise ConfigError(f"pooler must be 'auto', 'session' or 'transaction', got {self.pooler!r}")
         if self.queues and self.workers is None:
             raise ConfigError("queues need workers: give Config(workers=Workers()) with at least one worker added")
         checked = replace(

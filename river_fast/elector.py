@@ -231,7 +231,7 @@ class Elector(Service):
                 params = {
                     "leader_id": term.leader_id,
                     "elected_at": term.elected_at,
-                    "notify": self._driver.open().listen,
+                    "notify": self._driver.open().notify,
                     "channel": channel(self._driver.schema, LEADERSHIP_TOPIC),
                 }
                 self._run_within(timeout, Statement("leader_resign", params))

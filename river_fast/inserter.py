@@ -203,7 +203,7 @@ class Inserter:
     def _arrays(
         self, batch: InsertBatch, queues: list[str], capabilities: Capabilities, lock_timeout: str | None = None
     ) -> _Plan:
-        steps = statements(batch, queues if capabilities.listen else (), self._driver.schema, lock_timeout)
+        steps = statements(batch, queues if capabilities.notify else (), self._driver.schema, lock_timeout)
         return _Plan(batch, [*steps], queues)
 
     def _fast(self, batch: InsertBatch, capabilities: Capabilities) -> _Plan:
@@ -214,7 +214,7 @@ class Inserter:
             )
         queues = batch.queues()
         steps: list[Statement[Any] | CopyIn] = [*copies(batch)]
-        if queues and capabilities.listen:
+        if queues and capabilities.notify:
             steps.append(Statement("notify_many", notify_params(self._driver.schema, queues)))
         return _Plan(batch, steps, queues)
 

@@ -94,7 +94,7 @@ class JobAdmin:
 
     def _notifying(self, job_id: int, topic: str) -> dict[str, Any]:
         checked = check_job_id(job_id)
-        notify = self._driver.open().listen  # first: the schema may be known only after
+        notify = self._driver.open().notify  # first: the schema may be known only after
         return {"id": checked, "notify": notify, "channel": channel(self._driver.schema, topic)}
 
     def _poked(self, job: Job[Any]) -> Job[Any]:

@@ -133,7 +133,7 @@ class Liveness(Service):
     def _start(self) -> None:
         capabilities = self._driver.open()
         self._session_locks = capabilities.session_locks
-        self._notify = {"notify": capabilities.listen, "channel": channel(self._driver.schema, INSERT_TOPIC)}
+        self._notify = {"notify": capabilities.notify, "channel": channel(self._driver.schema, INSERT_TOPIC)}
         self._times.clear()
         self._times.append(self._server_time())
         self._since = None if self._session_locks else self._times[0]

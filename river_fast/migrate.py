@@ -189,7 +189,7 @@ class Migrator:
 
     def _step(self, way: Literal["up", "down"], version: int) -> bool:
         """One migration with its row, in one transaction; False if another migrator was here first."""
-        locks = self._driver.open().session_locks
+        locks = not self._driver.open().is_yugabyte  # for the transaction alone: a shared session may have them
         doing = f"migrate {way} version {version} of line {self._line}"
         with self._errors_named(doing), self._driver.transaction() as executor:
             executor.run(Statement("statement_timeout_set", {"milliseconds": "0"}))

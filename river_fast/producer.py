@@ -92,7 +92,8 @@ class Producer(Service):
             kinds=[kind for kind, _ in units],
             async_kinds=[unit.is_async for _, unit in units],
             job_type=Job,
-            poll_only=poll_only,
+            notify=capabilities.notify,
+            begin=driver.hot_begin("fetcher"),
         )
         self._queues: dict[str, WorkedQueue] = {}
         self._by_index: dict[int, WorkedQueue] = {}

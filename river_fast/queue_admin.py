@@ -95,7 +95,7 @@ class QueueAdmin:
                 raise NotFoundError(f"queue {name!r} does not exist; it does once a client has worked it")
 
         checked = name if name == ALL_QUEUES else _checked_name(name)
-        notify = self._driver.open().listen  # first: the schema may be known only after
+        notify = self._driver.open().notify  # first: the schema may be known only after
         params = {"name": checked, "notify": notify, "channel": channel(self._driver.schema, CONTROL_TOPIC)}
         return Statement(f"queue_{action}", params, parse)
 

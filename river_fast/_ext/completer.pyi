@@ -30,6 +30,7 @@ class Completer:
         keepalive: object = None,         # the Fetcher, whose slots the claims point into
         freeze_after: float = 3600.0,     # seconds between two freezings of the staging table
         copy_min: int = 0,                # bare outcomes of a flush from which on COPY is used; 0: the measured default
+        begin: bytes = b"",               # opens each operation's transaction where sessions are shared; else none
     ) -> Completer: ...
     def run(self) -> None:
         """The completer thread's body, without the GIL, until closed and drained or its deadline passed."""

@@ -76,7 +76,8 @@ class Fetcher:
         kinds: Sequence[str],              # registered kinds and aliases
         async_kinds: Sequence[bool],       # which of them have an `async def`: their jobs go to the loop's ring
         job_type: type[Job[Any]],
-        poll_only: bool = False,
+        notify: bool = True,               # whether the server has NOTIFY: for the queues of what is given back
+        begin: bytes = b"",                # opens each operation's transaction where sessions are shared; else none
     ) -> Fetcher: ...
     def run(self) -> None:
         """The fetcher thread's body, without the GIL: connect, lock, fetch, until `close`. Call once, in its thread."""

@@ -95,8 +95,10 @@ class Capabilities:
 
     server_version: int                # server_version_num
     is_yugabyte: bool = False
-    listen: bool = True                # LISTEN/NOTIFY work
-    session_locks: bool = True         # session advisory locks mean something (no transaction pooler, not YugabyteDB)
+    notify: bool = True                # NOTIFY works, whoever listens
+    listen: bool = True                # LISTEN works
+    shared_sessions: bool = False      # a pooler lends them by the transaction: nothing is kept in them
+    session_locks: bool = True         # session advisory locks mean something (sessions are not shared; not YugabyteDB)
     temp_tables: bool = True           # COPY staging is possible
     clock_offset: float = 0.0          # seconds to add to this machine's clock to have the server's
 
@@ -134,7 +136,11 @@ class Driver(Protocol):
         """The connection string of a compiled service (`"fetcher"`, `"completer"`): keepalives, timeouts and
         application_name included. Holds the password: never log it."""
     def hot_setup(self, role: str, channels: Iterable[str] = ()) -> bytes:
-        """Session settings of our own for such a connection, and a LISTEN for each channel; one simple message."""
+        """Session settings of our own for such a connection, and a LISTEN for each channel; one simple message. Nothing
+        where sessions are shared."""
+    def hot_begin(self, role: str) -> bytes:
+        """Where sessions are shared: what opens each transaction on such a connection, our settings included. Else
+        nothing."""
     def statement_text(self, name: str) -> bytes:
         """The text of `sql/<name>.sql` with the schema filled in, for the compiled part."""
     def libpq_path(self) -> str:

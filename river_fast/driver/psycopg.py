@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import select
 import threading
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from river_fast.config import Config
 from river_fast.driver import Capabilities
+from river_fast.driver.psycopg_contact import first_contact
 from river_fast.driver.psycopg_executor import (
     AnyConnection,
     CallerAsyncConnection,
@@ -43,6 +43,7 @@ from river_fast.driver.psycopg_session import (
     KEEPALIVES,
     SQL,
     apply_session,
+    begin_sql,
     libpq_path,
     libpq_version,
     parse_conninfo,
@@ -50,6 +51,12 @@ from river_fast.driver.psycopg_session import (
     session_sql,
     sql_text,
     with_tls,
+)
+from river_fast.driver.psycopg_shared import (
+    SharedAsyncExecutor,
+    SharedExecutor,
+    async_transaction_on,
+    transaction_on,
 )
 from river_fast.errors import ConfigError, DatabaseError
 
@@ -80,7 +87,13 @@ class PsycopgDriver:
     """One database, one schema. `open` makes the first contact; `close` and `open` again are fine."""
 
     def __init__(
-        self, conninfo: str, schema: str | None = None, *, pool_size: int | None = None, require_tls: bool = False
+        self,
+        conninfo: str,
+        schema: str | None = None,
+        *,
+        pool_size: int | None = None,
+        require_tls: bool = False,
+        pooler: str = "auto",
     ) -> None:
         params = parse_conninfo(conninfo)
         self._params = with_tls(params) if require_tls else params
@@ -88,6 +101,8 @@ class PsycopgDriver:
         self._schema = schema or ""
         self._pool_size = POOL_SIZE if pool_size is None else pool_size
         self._require_tls = require_tls
+        self._pooler = pooler
+        self._begin = ""  # where sessions are shared: what opens a transaction
         self._lock = threading.Lock()  # guards the pools and _capabilities
         self._pool: psycopg_pool.ConnectionPool[PooledConnection] | None = None
         # an async pool belongs to the event loop it was opened on
@@ -99,7 +114,8 @@ class PsycopgDriver:
     @classmethod
     def configured(cls, conninfo: str, config: Config) -> PsycopgDriver:
         """As the client's `config` says."""
-        return cls(conninfo, config.schema, pool_size=config.pool_size, require_tls=config.require_tls)
+        size, tls, pooler = config.pool_size, config.require_tls, config.pooler
+        return cls(conninfo, config.schema, pool_size=size, require_tls=tls, pooler=pooler)
 
     @classmethod
     def from_pool(cls, pool: Any, schema: str | None = None, config: Config | None = None) -> PsycopgDriver:
@@ -129,6 +145,8 @@ class PsycopgDriver:
         """With keepalives and our name, unless the user set them."""
         params: dict[str, Any] = {**KEEPALIVES, "connect_timeout": CONNECT_TIMEOUT_S, **self._params}
         params.setdefault("application_name", f"river_fast/{role}")
+        if self._begin:  # poolers keep it for each of their clients; for most others a SET would be needed
+            params["client_encoding"] = "UTF8"
         return make_conninfo(**params)
 
     def open(self) -> Capabilities:
@@ -137,20 +155,21 @@ class PsycopgDriver:
     def _opened(self) -> tuple[Capabilities, psycopg_pool.ConnectionPool[PooledConnection]]:
         with self._lock:
             if self._pool is None:
+                contact = first_contact(self.conninfo("pool"), self._configured_schema, self._pooler)
+                self._schema, self._capabilities = contact
+                self._begin = begin_sql() if self._capabilities.shared_sessions else ""
                 pool = psycopg_pool.ConnectionPool(
                     self.conninfo("pool"),
                     connection_class=PooledConnection,
                     min_size=0,
                     max_size=self._pool_size,
                     open=False,
-                    configure=_configure,
+                    configure=_configure_shared if self._begin else _configure,
                     check=_check,
                     timeout=CONNECT_TIMEOUT_S,
                     name="river_fast",
                 )
                 try:
-                    with translated(), psycopg.connect(self.conninfo("pool"), autocommit=True) as conn:
-                        self._capabilities = self._look_around(conn)
                     pool.open()
                 except BaseException:
                     pool.close()
@@ -159,38 +178,28 @@ class PsycopgDriver:
             assert self._capabilities is not None
             return self._capabilities, self._pool
 
-    def _look_around(self, conn: psycopg.Connection[Any]) -> Capabilities:
-        asked_at = time.time()
-        row = conn.execute(sql_text("driver_look_around", "")).fetchone()
-        assert row is not None
-        current_schema, version, number, yugabyte_listen, temp, encoding, server_time = row
-        clock_offset = server_time - (asked_at + time.time()) / 2
-        if encoding != "UTF8":
-            raise ConfigError(f"the database's encoding is {encoding}; river_fast needs UTF8")
-        if self._configured_schema is None:
-            if current_schema is None:
-                raise ConfigError("no schema of the connection's search_path exists: create one, or set Config.schema")
-            self._schema = current_schema
-        yugabyte = "-yb" in version.lower() or "yugabyte" in version.lower()
-        return Capabilities(
-            server_version=number,
-            is_yugabyte=yugabyte,
-            listen=not yugabyte or yugabyte_listen == "on",
-            session_locks=not yugabyte,
-            temp_tables=bool(temp) and not yugabyte,
-            clock_offset=clock_offset,
-        )
-
     @contextlib.contextmanager
     def transaction(self, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
-        with self._pooled(answer_timeout) as conn, committing_on(conn) as committing, conn.transaction():
-            yield PsycopgExecutor(conn, self._schema)
+        opened = self._pooled(answer_timeout)
+        with opened as conn, committing_on(conn) as committing, transaction_on(conn, self._begin):
+            yield self._executor(conn)
             committing()
 
     @contextlib.contextmanager
     def autocommit(self, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
         with self._pooled(answer_timeout) as conn:
-            yield PsycopgExecutor(conn, self._schema)
+            yield self._executor(conn, alone=True)
+
+    def _executor(self, conn: psycopg.Connection[Any], *, alone: bool = False) -> PsycopgExecutor:
+        """`alone`: each statement is a transaction of its own."""
+        if not self._begin:
+            return PsycopgExecutor(conn, self._schema)
+        return SharedExecutor(conn, self._schema, self._begin if alone else None)
+
+    def _async_executor(self, conn: psycopg.AsyncConnection[Any], *, alone: bool = False) -> PsycopgAsyncExecutor:
+        if not self._begin:
+            return PsycopgAsyncExecutor(conn, self._schema)
+        return SharedAsyncExecutor(conn, self._schema, self._begin if alone else None)
 
     @contextlib.contextmanager
     def _pooled(self, answer_timeout: float | None) -> Iterator[psycopg.Connection[Any]]:
@@ -219,14 +228,14 @@ class PsycopgDriver:
     async def async_transaction(self, answer_timeout: float | None = None) -> AsyncIterator[PsycopgAsyncExecutor]:
         async with self._async_pooled(answer_timeout) as conn:
             with committing_on(conn) as committing:
-                async with conn.transaction():
-                    yield PsycopgAsyncExecutor(conn, self._schema)
+                async with async_transaction_on(conn, self._begin):
+                    yield self._async_executor(conn)
                     committing()
 
     @contextlib.asynccontextmanager
     async def async_autocommit(self, answer_timeout: float | None = None) -> AsyncIterator[PsycopgAsyncExecutor]:
         async with self._async_pooled(answer_timeout) as conn:
-            yield PsycopgAsyncExecutor(conn, self._schema)
+            yield self._async_executor(conn, alone=True)
 
     @contextlib.asynccontextmanager
     async def _async_pooled(self, answer_timeout: float | None) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -258,7 +267,7 @@ class PsycopgDriver:
                 min_size=0,
                 max_size=self._pool_size,
                 open=False,
-                configure=_configure_async,
+                configure=_configure_shared_async if self._begin else _configure_async,
                 check=_check_async,
                 timeout=CONNECT_TIMEOUT_S,
                 name="river_fast",
@@ -276,13 +285,13 @@ class PsycopgDriver:
         if not isinstance(conn, psycopg.Connection):
             raise ConfigError(f"a psycopg Connection is needed here, got {type(conn).__name__}")
         self._check_usable(conn)
-        return PsycopgExecutor(conn, self._schema)
+        return self._executor(conn)
 
     def on_async(self, conn: Any) -> PsycopgAsyncExecutor:
         if not isinstance(conn, psycopg.AsyncConnection):
             raise ConfigError(f"a psycopg AsyncConnection is needed here, got {type(conn).__name__}")
         self._check_usable(conn)
-        return PsycopgAsyncExecutor(conn, self._schema)
+        return self._async_executor(conn)
 
     def is_async(self, conn: Any) -> bool:
         return isinstance(conn, psycopg.AsyncConnection)
@@ -319,8 +328,16 @@ class PsycopgDriver:
         return self.conninfo(role).encode()
 
     def hot_setup(self, role: str, channels: Iterable[str] = ()) -> bytes:
+        if self.open().shared_sessions:
+            return b""
         listens = "".join(f"; LISTEN {sql.Identifier(channel).as_string(None)}" for channel in channels)
         return f"{session_sql(self.open().server_version)}; {HOT_SESSION}{listens}".encode()
+
+    def hot_begin(self, role: str) -> bytes:
+        if not self.open().shared_sessions:
+            return b""
+        own = sql_text("completer_session", self._schema).splitlines() if role == "completer" else []
+        return begin_sql(HOT_SESSION, *(line.rstrip(";") for line in own if line.startswith("SET "))).encode()
 
     def statement_text(self, name: str) -> bytes:
         return sql_text(name, self._schema).encode()
@@ -343,6 +360,14 @@ def _check_open(given: psycopg_pool.ConnectionPool[Any] | psycopg_pool.AsyncConn
 def _configure(conn: psycopg.Connection[Any]) -> None:
     conn.autocommit = True
     apply_session(conn)
+
+
+def _configure_shared(conn: psycopg.Connection[Any]) -> None:
+    conn.autocommit = True  # a session that is shared is left as it is
+
+
+async def _configure_shared_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    await conn.set_autocommit(True)
 
 
 async def _configure_async(conn: psycopg.AsyncConnection[Any]) -> None:

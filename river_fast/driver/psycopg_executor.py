@@ -164,13 +164,16 @@ CallerAsyncConnection = psycopg.AsyncConnection[Any]
 class PsycopgExecutor:
     """Statements on one sync connection."""
 
+    prepare: bool | None = None  # psycopg prepares what is asked often, as the connection says; False: never
+
     def __init__(self, conn: psycopg.Connection[Any], schema: str) -> None:
         self._conn = conn
         self._schema = schema
 
     def run(self, statement: Statement[T]) -> T:
         with translated(self._conn), self._cursor() as cursor:
-            cursor.execute(sql_text(statement.name, self._schema), statement.params, binary=True)
+            text = sql_text(statement.name, self._schema)
+            cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
             return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
     def cancel(self) -> None:
@@ -197,6 +200,8 @@ class PsycopgExecutor:
 class PsycopgAsyncExecutor:
     """The same on an async connection."""
 
+    prepare: bool | None = None
+
     def __init__(self, conn: psycopg.AsyncConnection[Any], schema: str) -> None:
         self._conn = conn
         self._schema = schema
@@ -204,7 +209,8 @@ class PsycopgAsyncExecutor:
     async def run(self, statement: Statement[T]) -> T:
         with translated(self._conn):
             async with self._cursor() as cursor:
-                await cursor.execute(sql_text(statement.name, self._schema), statement.params, binary=True)
+                text = sql_text(statement.name, self._schema)
+                await cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
                 return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
     async def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:

@@ -49,6 +49,8 @@ SESSION_SINCE = (
     (140000, "client_connection_check_interval", "2s"),
     (140000, "idle_session_timeout", "0"),
 )
+# Of these, what a transaction needs that is opened in a shared session, where a SET would be left to strangers.
+SESSION_LOCAL = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "jit")
 # Of the compiled part's connections. A prepared plan is kept until the table is next analysed: one made while
 # river_job was small would go on reading all of it after it has grown (50 rows, then 50,000: a completion of one row
 # read 50,050).
@@ -74,7 +76,18 @@ def apply_session(conn: psycopg.Connection[Any]) -> None:
 @lru_cache(maxsize=8)
 def session_sql(server_version: int) -> str:
     settings = (*SESSION, *((name, value) for since, name, value in SESSION_SINCE if server_version >= since))
-    return "; ".join(f"SET {name} = {sql.Literal(value).as_string(None)}" for name, value in settings)
+    return "; ".join(_set(name, value) for name, value in settings)
+
+
+def begin_sql(*more: str) -> str:
+    """What opens a transaction in a shared session: our settings, and those that `more` SETs, while it lasts."""
+    settings = [_set(name, value) for name, value in SESSION if name in SESSION_LOCAL]
+    local = "; ".join(text.replace("SET ", "SET LOCAL ") for text in (*settings, *more))
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {local}"
+
+
+def _set(name: str, value: str) -> str:
+    return f"SET {name} = {sql.Literal(value).as_string(None)}"
 
 
 def parse_conninfo(conninfo: str) -> dict[str, Any]:

@@ -40,11 +40,11 @@ def test_rows_are_the_bytes_the_server_sent(driver: PsycopgDriver, schema: str, 
     with driver.autocommit() as executor:
         (row,) = executor.run(_look_around(lazy=lazy))
     assert isinstance(row, ResultRow if lazy else tuple)
-    assert (len(row), len(list(row)), row[4], row[-3]) == (7, 7, b"\x01", b"\x01")
+    assert (len(row), len(list(row)), row[4], row[-4]) == (8, 8, b"\x01", b"\x01")
     assert row[2:4] == [row[2], row[3]] if lazy else (row[2], row[3])
     assert int.from_bytes(row[2], "big") == driver.open().server_version
     with pytest.raises(IndexError):
-        row[7]
+        row[8]
 
 
 def test_binary_parameters_arrive_as_their_type(
@@ -83,7 +83,7 @@ def test_clock_offset_is_the_servers_clock_less_ours(driver: PsycopgDriver) -> N
 
 def test_clock_offset_is_seen_when_our_clock_is_wrong(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
-    monkeypatch.setattr("river_fast.driver.psycopg.time.time", lambda: real() - 3600)
+    monkeypatch.setattr("river_fast.driver.psycopg_contact.time.time", lambda: real() - 3600)
     driver = PsycopgDriver(dsn, "public")
     try:
         assert abs(driver.open().clock_offset - 3600) < 5
