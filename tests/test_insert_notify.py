@@ -73,7 +73,7 @@ def test_rolled_back_notification_uses_nothing_up(driver: PsycopgDriver, dsn: st
 def test_server_without_notifications_is_never_asked_for_them(driver: PsycopgDriver, dsn: str, schema: str) -> None:
     from dataclasses import replace
 
-    driver._capabilities = replace(driver.open(), listen=False)
+    driver._capabilities = replace(driver.open(), listen=False, notify=False)
     poked: list[str] = []
     inserter = Inserter(driver, Config().checked(), poke=poked.extend)
     with _listen(dsn, schema) as listener:
