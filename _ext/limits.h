@@ -20,7 +20,7 @@
 #define RF_FETCH_BYTES (64 * 1024 * 1024)  /* what one fetch may bring, by the mean row size seen */
 #define RF_RING_WAIT (50 * RF_MS)          /* an unstarted job is held no longer (hotpath.md 2) */
 #define RF_PREFETCH_HORIZON (20 * RF_MS)   /* prefetch: what starts within this time */
-#define RF_PREFETCH_RUN_TIME (1 * RF_MS)   /* jobs as long as this are never prefetched */
+#define RF_PREFETCH_RUN_TIME (20 * RF_MS)  /* jobs as long as this are never prefetched: as long as the horizon */
 
 #define RF_PUSH_TRIES 16                   /* yields before a ring's half-read slot is passed by */
 #define RF_LOOK_EVERY (1 * RF_MS)          /* while a ring holds jobs, the fetcher looks after waking and growing */

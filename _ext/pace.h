@@ -36,6 +36,10 @@ static int64_t rf_pace_prefetch(rf_queue *queue) {
     if (queue->prefetch == 0 || pace->mean_run < 0 || pace->mean_run >= RF_PREFETCH_RUN_TIME) return 0;
     int64_t most = queue->prefetch < 0 ? RF_FETCH_MAX : queue->prefetch;
     double starts = pace->rate * (double)RF_PREFETCH_HORIZON / (double)RF_SECOND;
+    if (pace->mean_run >= RF_SHORT_RUN) { /* no more than all slots could start: a rate seen for a moment says little */
+        double possible = (double)queue->slots.limit * (double)RF_PREFETCH_HORIZON / (double)pace->mean_run;
+        if (starts > possible) starts = possible;
+    }
     return starts > (double)most ? most : (int64_t)starts;
 }
 

@@ -118,7 +118,7 @@ def test_nothing_is_prefetched_at_start_nor_for_long_jobs(dsn, schema, conn):
     rings, prefetches = set(), set()
 
     def work(job):
-        time.sleep(0.003)
+        time.sleep(0.025)
         stats = rig.fetcher.queue_stats(job._row.queue_index)
         rings.add(stats["ring"])
         prefetches.add(stats["prefetch"])
@@ -128,6 +128,20 @@ def test_nothing_is_prefetched_at_start_nor_for_long_jobs(dsn, schema, conn):
         wait_for("the end", lambda: rig.fetcher.queue_stats(queue)["done"] == 60, 60)
     assert prefetches == {0}
     assert max(rings) <= 3
+
+
+def test_prefetch_of_jobs_that_take_a_while_is_what_the_slots_can_start(dsn, schema, conn):
+    insert(conn, 100)
+    prefetches = set()
+
+    def work(job):
+        time.sleep(0.005)
+        prefetches.add(rig.fetcher.queue_stats(job._row.queue_index)["prefetch"])
+
+    with Rig(dsn, schema) as rig:
+        queue = rig.queue(max_workers=2, work=work)
+        wait_for("the end", lambda: rig.fetcher.queue_stats(queue)["done"] == 100, 60)
+    assert max(prefetches) <= 2 * 20 / 5
 
 
 @pytest.mark.parametrize(("prefetch", "most"), [(0, 10), (30, 40)])
