@@ -23,7 +23,7 @@ COLOURS = {
     "procrastinate": "#7b4fa3",
     "threads": "#444444",
 }
-DPI = 90
+DPI = 72
 
 
 def of(cases: Sequence[Case], question: str) -> list[Case]:

@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=listed, nargs="*", default=[], help=f"of {', '.join(p.key for p in ALL)}; all")
     parser.add_argument("--jobs", type=int, default=200_000, help="at most, in a run")
     parser.add_argument("--seconds", type=float, default=10, help="of a latency run, and of a slow contestant's")
-    parser.add_argument("--limit", metavar="LOOPSxROWS", help="the ceiling's settings; none: a scan finds the best")
+    parser.add_argument("--limit", metavar="LOOPSxROWS", help="the ceiling's settings; none: a scan finds the best two")
     parser.add_argument("--data-dir", type=Path, help="of the embedded PostgreSQL, where no server is given")
     parser.add_argument("--merge", action="store_true", help="keep what the results say of questions not asked now")
     parser.add_argument(
@@ -72,18 +72,17 @@ def jobs_of(asked: Asked, rate: float, options: argparse.Namespace) -> int:
     return max(jobs // asked.unit, 1) * asked.unit
 
 
-def best_limit(arena: Arena, options: argparse.Namespace) -> tuple[int, int]:
-    """The ceiling's settings: as given, or the fastest in a scan of one run each."""
+def best_limits(arena: Arena, options: argparse.Namespace) -> tuple[tuple[int, int], ...]:
+    """The ceiling's settings: as given, or the two fastest in a scan of one run each; all take part in every round."""
     if options.limit:
         loops, _, rows = options.limit.partition("x")
-        return int(loops), int(rows)
+        return ((int(loops), int(rows)),)
     found: list[tuple[float, int, int]] = []
     for loops, rows in itertools.product(LIMIT_LOOPS, LIMIT_ROWS):
         rate = float(contest.limit(arena, loops, rows, options.jobs)["jobs_per_s"])
         say(f"  limit, {loops} loops of {rows:,}: {rate:,.0f} jobs/s")
         found.append((rate, loops, rows))
-    _, loops, rows = max(found)
-    return loops, rows
+    return tuple((loops, rows) for _, loops, rows in sorted(found, reverse=True)[:2])
 
 
 def pilot(arena: Arena, asked: Asked, options: argparse.Namespace) -> int:
@@ -170,7 +169,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "cases": kept_cases(file, options.questions) if options.merge else [],
         }
         arena = Arena(url, gauge)
-        scale = Scale(options.jobs, options.seconds, best_limit(arena, options))
+        scale = Scale(options.jobs, options.seconds, best_limits(arena, options))
         cases = all_cases(scale, options.questions, options.only)
         for question in options.questions:
             document["cases"] += measure(arena, [asked for asked in cases if asked.question == question], options)

@@ -48,7 +48,7 @@ class Scale:
 
     jobs: int
     seconds: float
-    limit: tuple[int, int]
+    limits: tuple[tuple[int, int], ...]  # loops and rows; the best first
 
 
 def work(peer: Peer, *arguments: str, count: int = 1) -> Run:
@@ -69,11 +69,12 @@ def limit_name(loops: int, rows: int) -> str:
 
 def throughput(scale: Scale) -> Iterator[Asked]:
     ours = "river_fast, max_workers {:,}"
-    go_best, loops, rows = GO_BENCH.format(2000), *scale.limit
+    go_best = GO_BENCH.format(2000)
     for count, group in ((1, "one process"), (2, "two processes")):
         asked = functools.partial(Asked, "throughput", group, pilot=2000)
-        loops_here = loops if count == 1 else 4
-        yield asked(limit_name(loops_here, rows), LIMIT, limit(loops_here, rows))
+        settings_here = scale.limits if count == 1 else dict.fromkeys((4, rows) for _, rows in scale.limits)
+        for loops, rows in settings_here:
+            yield asked(limit_name(loops, rows), LIMIT, limit(loops, rows))
         yield asked(ours.format(2000), RIVER_FAST, work(RIVER_FAST, *workers(2000), count=count), rival=go_best)
         yield asked(go_best, GO, work(GO, *workers(2000), count=count))
         hundred = GO_BENCH.format(100)
@@ -107,7 +108,7 @@ def lengths(scale: Scale) -> Iterator[Asked]:
         asked = functools.partial(Asked, "lengths", f"{ms} ms", pilot=1000)
         arguments = workers(100, "--sleep-ms", str(ms))
         if ms == 0:
-            yield asked(limit_name(*scale.limit), LIMIT, limit(*scale.limit))
+            yield asked(limit_name(*scale.limits[0]), LIMIT, limit(*scale.limits[0]))
         else:
             yield Asked("lengths", f"{ms} ms", "bare threads, 100 of them", THREADS, threads(arguments, scale.seconds))
         yield asked("river_fast, max_workers 100", RIVER_FAST, work(RIVER_FAST, *arguments), rival=go)

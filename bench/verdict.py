@@ -75,9 +75,9 @@ def find(cases: Sequence[Case], question: str, group: str, name: str) -> Case | 
 
 
 def limit_of(cases: Sequence[Case], question: str, group: str) -> Case | None:
-    return next(
-        (case for case in cases if (case["question"], case["group"], case["peer"]) == (question, group, "limit")), None
-    )
+    """The ceiling at its best settings: the highest median."""
+    asked = [case for case in cases if (case["question"], case["group"], case["peer"]) == (question, group, "limit")]
+    return max(asked, key=lambda case: spread(case, "jobs_per_s").median or 0.0, default=None)
 
 
 def ratio(case: Case | None, base: Case | None, key: str = "jobs_per_s") -> float | None:

@@ -104,7 +104,7 @@ def test_promise_is_kept_at_its_bound_and_unmeasured_without_a_figure(verdict: A
 def test_promises_find_their_cases_under_the_names_that_the_questions_give(programs: Any, verdict: Any) -> None:
     """Every promise has a figure once every case that is asked has run: a renamed case would leave one unmeasured."""
     questions = programs("questions")
-    scale = questions.Scale(jobs=1000, seconds=1, limit=(2, 2000))
+    scale = questions.Scale(jobs=1000, seconds=1, limits=((2, 2000), (3, 2000)))
     figures = {"jobs_per_s": 5.0, "client_cpu_us": 1.0, "postgres_cpu_us": 1.0, "wal_bytes": 1.0}
     figures |= {"p50": 1.0, "p99": 1.0, "stop_ms": 1.0, "most_at_once": 100.0}
     cases = [
@@ -138,6 +138,12 @@ def test_best_peer_of_latency_is_the_quickest_and_of_rates_the_fastest(verdict: 
     assert verdict.of_best(name, ("procrastinate",), "p50", min)(cases) is None
 
 
+def test_limit_is_its_best_settings(verdict: Any) -> None:
+    slow, fast = case("limit, 1", 10, 90, 11, peer="limit"), case("limit, 2", 20, 21, None, peer="limit")
+    assert verdict.limit_of([slow, case(OURS, 99), fast], "throughput", "one process") is fast
+    assert verdict.limit_of([slow], "throughput", "two processes") is None
+
+
 def test_columns_that_say_nothing_are_left_out(verdict: Any) -> None:
     alone = [case("River Go", 5, question="inserts", peer="go")]
     head = verdict.question_table(alone, "inserts").splitlines()[0]
@@ -165,7 +171,7 @@ def test_arithmetic_rate_is_capped_by_the_limit(verdict: Any) -> None:
 
 def test_only_names_contestants_and_the_limit_always_takes_part(programs: Any) -> None:
     questions = programs("questions")
-    scale = questions.Scale(jobs=1000, seconds=1, limit=(2, 2000))
+    scale = questions.Scale(jobs=1000, seconds=1, limits=((2, 2000), (3, 2000)))
     asked = questions.all_cases(scale, ["throughput"], ["go"])
     assert {one.peer.key for one in asked} == {"go", "limit"}
     assert {one.question for one in asked} == {"throughput"}
