@@ -22,7 +22,8 @@ from river_fast.driver import (
     RawRow,
     Statement,
 )
-from river_fast.driver.psycopg_session import CANCEL_TIMEOUT_S, sql_text
+from river_fast.driver.psycopg_cancel import cancel_by_old_libpq, cancel_within
+from river_fast.driver.psycopg_session import sql_text
 from river_fast.errors import DatabaseError
 from river_fast.pg_binary import BinaryParam
 
@@ -116,6 +117,10 @@ class PooledConnection(psycopg.Connection[Any]):
             gen = _answered(gen, self.pgconn, self.answer_timeout)
         return super().wait(gen, *args, **kwargs)
 
+    def cancel(self) -> None:
+        """What psycopg itself calls after Ctrl-C, where libpq is older than 17."""
+        cancel_by_old_libpq(self)
+
 
 class PooledAsyncConnection(psycopg.AsyncConnection[Any]):
     answer_timeout: float | None = None
@@ -124,6 +129,10 @@ class PooledAsyncConnection(psycopg.AsyncConnection[Any]):
         if self.answer_timeout is not None:
             gen = _answered(gen, self.pgconn, self.answer_timeout)
         return await super().wait(gen, *args, **kwargs)
+
+    def cancel(self) -> None:
+        """What psycopg itself calls, on a thread, for a Task that was cancelled."""
+        cancel_by_old_libpq(self)
 
 
 def has_tls(conn: AnyConnection) -> bool:
@@ -178,7 +187,7 @@ class PsycopgExecutor:
 
     def cancel(self) -> None:
         with translated(self._conn):
-            self._conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+            cancel_within(self._conn)
 
     def run_script(self, name: str) -> None:
         with translated(self._conn):
