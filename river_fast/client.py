@@ -96,6 +96,7 @@ class Client(ClientVerbs):
         self._queues: dict[str, QueueConfig] = dict(config.queues)
         self._services: ClientServices | None = None
         self._shutdown: Shutdown | None = None
+        self._starting = False
         self._stop_wanted: tuple[float | None, bool] | None = None  # asked for since the last start began
         self._pid = os.getpid()
         self.queues = ClientQueues(self)
@@ -166,6 +167,7 @@ class Client(ClientVerbs):
             if self._is_running() or (given_up is not None and given_up.is_set()):
                 return
             self._stop_wanted = None
+            self._starting = True
             try:
                 capabilities = self._driver.open()
                 require_migrated(self._driver)
@@ -174,12 +176,13 @@ class Client(ClientVerbs):
                 self._services = self._shutdown = None
                 self._driver.close()
                 raise
+            finally:
+                self._starting = False  # once the shutdown can be seen
             _started.add(self)
             self._logger.info("client %s started; queues: %s", self._id, ", ".join(sorted(self._queues)))
-            if given_up is not None and given_up.is_set():
-                self._stop_wanted = (None, True)
-            if self._stop_wanted is not None:
-                self.request_stop(self._stop_wanted[0], hard=self._stop_wanted[1])
+            wanted = (None, True) if given_up is not None and given_up.is_set() else self._stop_wanted
+            if wanted is not None:
+                self.request_stop(wanted[0], hard=wanted[1])
 
     def _start_services(self, capabilities: Capabilities, loop: asyncio.AbstractEventLoop | None) -> None:
         services = ClientServices(
@@ -192,8 +195,7 @@ class Client(ClientVerbs):
             self._logger,
             loop=loop,
         )
-        soft = self._config.soft_stop_timeout
-        limit = None if soft is None else seconds("soft_stop_timeout", soft)
+        limit = None if (soft := self._config.soft_stop_timeout) is None else seconds("soft_stop_timeout", soft)
         shutdown = Shutdown(services, limit, self._logger.getChild("shutdown"))
         try:
             services.start(self._queues)
@@ -253,7 +255,8 @@ class Client(ClientVerbs):
         limit = None if timeout is None else seconds("timeout", timeout)
         self.request_stop(limit, hard=hard)
         if self._pid != os.getpid() or self.would_wait_for_itself():
-            return self.stop_report()
+            # a start that is not through when its first jobs run will heed the request
+            return StopReport(False, 0.0, finished=False) if self._starting else self.stop_report()
         with self._entered():
             # a start under way is seen through first; then its shutdown has our request
             if not self._lock.acquire(timeout=-1 if limit is None else limit + LOCK_MARGIN):

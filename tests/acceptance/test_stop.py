@@ -14,6 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import river_fast as river
+from river_fast.client_services import ClientServices
 from tests.fix_client import LATE, Args, eventually, workers_of
 from tests.fix_rows import states
 
@@ -218,6 +219,30 @@ def test_stop_from_an_async_job_acts_as_a_request(make_client: Any) -> None:
     async def work(job: river.Job[Args]) -> None:
         reports.append(river.client_from_context().stop(5))
 
+    client = make_client(workers_of(work))
+    client.insert(Args(1))
+    client.start()
+    assert client.wait_stopped(20)
+    assert not reports[0].finished
+    assert client.stop().graceful
+
+
+def test_stop_from_a_job_that_runs_before_its_start_is_through(
+    make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[river.StopReport] = []
+    asked = threading.Event()
+    start = ClientServices.start
+
+    def start_and_wait(services: ClientServices, queues: Any) -> None:
+        start(services, queues)
+        assert asked.wait(20)
+
+    def work(job: river.Job[Args]) -> None:
+        reports.append(river.client_from_context().stop(5))
+        asked.set()
+
+    monkeypatch.setattr(ClientServices, "start", start_and_wait)
     client = make_client(workers_of(work))
     client.insert(Args(1))
     client.start()
