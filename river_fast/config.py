@@ -91,8 +91,8 @@ class QueueConfig:
     """One queue's settings. River: QueueConfig.
 
     `max_workers`: jobs that run at once, 1 to 10,000. `fetch_cooldown`, `fetch_poll_interval`: seconds, None inherits
-    the client's. `prefetch`: "auto" (what starts within 20 ms; nothing for jobs that run longer than that), 0 (never: River's
-    rule), or the most to prefetch.
+    the client's. `prefetch`: "auto" (what starts within 20 ms; nothing for jobs that run longer than that), 0 (never:
+    River's rule), or the most to prefetch.
     """
 
     max_workers: int
