@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import pwd
 import shutil
@@ -31,16 +32,14 @@ class PgBouncer:
 
     def __init__(self, dsn: str, mode: str, pool_size: int, connect_query: str = "", **settings: Any) -> None:
         assert PROGRAM is not None
-        params = conninfo_to_dict(dsn)
+        params = {"host": "127.0.0.1", "port": 5432, "user": getpass.getuser(), **conninfo_to_dict(dsn)}
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
-        self._user = self._unprivileged(str(params.get("host", "")))
+        self._user = self._unprivileged(str(params["host"]))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.dsn = make_conninfo(**{**params, "host": "127.0.0.1", "port": self._port})
         self.pool_size = pool_size
-        there = {"host": params["host"], "port": params.get("port", 5432), "user": params["user"]}
-        if "password" in params:
-            there["password"] = params["password"]
+        there = {key: params[key] for key in ("host", "port", "user", "password") if key in params}
         if connect_query:
             there["connect_query"] = f"'{connect_query}'"
         lines = {

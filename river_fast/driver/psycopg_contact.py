@@ -20,7 +20,7 @@ from river_fast.errors import ConfigError, DatabaseError
 # Several poolers behind one address share sessions each within itself: of so many connections two will meet in one.
 # Each is asked twice in a row, since some poolers lend their sessions in turn.
 PROBES = 8
-PROBE_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = 5.0
 
 
 def first_contact(conninfo: str, configured_schema: str | None, pooler: str) -> tuple[str, Capabilities]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import psycopg_pool
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -289,6 +290,19 @@ def test_exhausted_pool_and_sessions_that_do_not_last_hold_up_and_lose_nothing(
 def _lent(holder: psycopg.Connection) -> bool:
     holder.execute("SELECT 1")
     return True
+
+
+def test_callers_pool_that_leads_through_it(pgbouncer: Any, schema: str, conn: psycopg.Connection) -> None:
+    bouncer = pgbouncer("transaction", 2)
+    queues = {"default": river.QueueConfig(max_workers=5)}
+    config = river.Config(schema=schema, workers=workers_of(lambda job: None), queues=queues)
+    with psycopg_pool.ConnectionPool(bouncer.dsn, min_size=1, max_size=2) as pool:  # would prepare what comes often
+        with river.Client.from_pool(pool, config) as client:
+            for n in range(20):
+                client.insert(Args(n))
+                client.insert_many([Args(n), Args(n)])
+            drained(conn)
+        assert bouncer.sessions(2) == [CLEAN] * 2
 
 
 def test_settings_of_the_sessions_do_not_reach_ours(pgbouncer: Any, make: Any, conn: psycopg.Connection) -> None:
