@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+import river_fast as river
 from river_fast.config import Config
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.errors import ConfigError, DatabaseError, MigrationError
@@ -85,6 +87,46 @@ def test_connection_strings_that_cannot_work_are_refused_without_their_password(
         assert "s3cr3t" not in str(shown) + repr(shown)
         shown = shown.__cause__
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("dsn", "warned"),
+    [
+        ("host=db.example.com sslmode=disable", True),
+        ("host=localhost,db.example.com sslmode=disable", True),
+        ("host=localhost hostaddr=192.0.2.1 sslmode=disable", True),
+        ("host=localhost sslmode=disable", False),
+        ("host=127.0.0.1 sslmode=disable", False),
+        ("host=/run/postgresql sslmode=disable", False),
+        ("host=db.example.com sslmode=prefer", False),
+    ],
+)
+def test_plain_text_to_another_host_is_warned_of(  # row 67
+    dsn: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    river.Client(dsn + " passfile=/nonexistent")
+    assert ["unencrypted" in record.message for record in caplog.records] == [True] * warned
+    if warned:
+        with pytest.raises(ConfigError, match="require_tls"):
+            river.Client(dsn, river.Config(require_tls=True))
+
+
+def test_secrets_that_others_may_read_are_warned_of(  # row 68
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    passfile, servicefile = tmp_path / "pass", tmp_path / "service"
+    passfile.write_text("*:*:*:*:s3cr3t\n")
+    servicefile.write_text("[jobs]\nhost=localhost\npassword=s3cr3t\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(servicefile))
+    for mode, heard in ((0o600, 0), (0o640, 2), (0o604, 2)):
+        passfile.chmod(mode)
+        servicefile.chmod(mode)
+        caplog.clear()
+        river.Client(f"service=jobs passfile={passfile}")
+        assert len(caplog.records) == heard
+        assert all("chmod 600" in record.message for record in caplog.records)
+        assert "s3cr3t" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import select
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -44,6 +45,7 @@ from river_fast.driver.psycopg_session import (
     SQL,
     apply_session,
     begin_sql,
+    doubts,
     libpq_path,
     libpq_version,
     parse_conninfo,
@@ -115,7 +117,10 @@ class PsycopgDriver:
     def configured(cls, conninfo: str, config: Config) -> PsycopgDriver:
         """As the client's `config` says."""
         size, tls, pooler = config.pool_size, config.require_tls, config.pooler
-        return cls(conninfo, config.schema, pool_size=size, require_tls=tls, pooler=pooler)
+        driver = cls(conninfo, config.schema, pool_size=size, require_tls=tls, pooler=pooler)
+        for doubt in doubts(driver._params):
+            logging.getLogger("river_fast.driver").warning("%s", doubt)
+        return driver
 
     @classmethod
     def from_pool(cls, pool: Any, schema: str | None = None, config: Config | None = None) -> PsycopgDriver:

@@ -6,6 +6,7 @@ Pure functions but for `apply_session`; any thread. Nothing here ever shows a pa
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -130,6 +131,41 @@ def with_tls(params: dict[str, Any]) -> dict[str, Any]:
     if mode not in ("require", "verify-ca", "verify-full"):
         raise ConfigError(f"require_tls is set, but sslmode is {mode}: make it require, verify-ca or verify-full")
     return {**params, "sslmode": mode}
+
+
+def doubts(params: dict[str, Any]) -> list[str]:
+    """What the user should know of a connection string that works: one sentence each, none of its values."""
+    found = []
+    mode = params.get("sslmode") or os.environ.get("PGSSLMODE")
+    hosts = str(params.get("hostaddr") or params.get("host") or os.environ.get("PGHOST") or "").split(",")
+    if mode == "disable" and not all(map(_is_here, hosts)):
+        found.append(
+            "sslmode=disable to a host elsewhere: passwords and jobs cross the network unencrypted; use"
+            " sslmode=verify-full, or at least require (Config.require_tls makes sure)"
+        )
+    named = params.get("passfile") or os.environ.get("PGPASSFILE")
+    passfile = Path(named) if named else Path.home() / ".pgpass"
+    if "password" not in params and "PGPASSWORD" not in os.environ and _is_open_to_others(passfile):
+        found.append(
+            f"the password file {passfile} is open to its group or to all, so libpq does not read it: chmod 600 it"
+        )
+    service = params.get("service") or os.environ.get("PGSERVICE")
+    servicefile = Path(os.environ.get("PGSERVICEFILE") or Path.home() / ".pg_service.conf")
+    if service and _is_open_to_others(servicefile) and "password" in servicefile.read_text("utf-8", "replace"):
+        found.append(f"the service file {servicefile} holds a password, open to its group or to all: chmod 600 it")
+    return found
+
+
+def _is_here(host: str) -> bool:
+    return host in ("", "localhost", "::1") or host.startswith(("/", "@", "127."))
+
+
+def _is_open_to_others(file: Path) -> bool:
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    return os.name == "posix" and stat.S_ISREG(status.st_mode) and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def _without_values(text: str) -> str:
