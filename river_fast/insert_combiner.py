@@ -13,7 +13,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from river_fast.errors import DatabaseError, InsertOutcomeUnknownError
+from river_fast.errors import (
+    ConfigError,
+    DatabaseError,
+    EncodeError,
+    InsertOutcomeUnknownError,
+    MigrationError,
+    UniqueConflictError,
+)
 from river_fast.insert_opts import JobInsertResult
 from river_fast.insert_params import InsertBatch
 
@@ -22,6 +29,7 @@ GROUP_MAX: Final = 1_000
 PATIENCE_S: Final = 1.0  # a call that gathered for so long goes by itself: the lanes are held up by something
 ANSWER_MAX_S: Final = 30.0  # longer than any group may take: whoever sent it was killed or interrupted
 
+REFUSALS: Final = (DatabaseError, UniqueConflictError, MigrationError, ConfigError, EncodeError)  # of `insert_error`
 LOCK_NOT_AVAILABLE: Final = "55P03"
 INTERRUPTED: Final = (
     "the insert was sent together with others, and whoever sent them was interrupted: it may or may not have been"
@@ -175,19 +183,19 @@ class AsyncInsertCombiner:
 def _each_alone(error: Exception, count: int) -> bool:
     """Whether the server refused the group as a whole, nothing inserted: then each tries by itself, for its own error.
 
-    One alone tries again only where it waited for a rival's lock: the group's time for that is short.
+    One alone tries again only where it waited for a rival's lock: the group's time for that is short. What is not the
+    server's refusal may have struck after the commit: sending again would insert twice.
     """
-    if isinstance(error, InsertOutcomeUnknownError):
+    if not isinstance(error, REFUSALS) or (isinstance(error, DatabaseError) and error.sqlstate is None):
         return False
-    if count == 1:
-        return isinstance(error, DatabaseError) and error.sqlstate == LOCK_NOT_AVAILABLE
-    return not isinstance(error, DatabaseError) or error.sqlstate is not None
+    return count > 1 or (isinstance(error, DatabaseError) and error.sqlstate == LOCK_NOT_AVAILABLE)
 
 
 def _own(error: Exception, same: bool) -> Exception:
     """Each caller raises an exception of its own: tracebacks grow with each raise."""
     if same:
         return error
-    own = copy.copy(error)
+    known = isinstance(error, DatabaseError | InsertOutcomeUnknownError)
+    own = copy.copy(error) if known else InsertOutcomeUnknownError(INTERRUPTED)
     own.__cause__ = error
     return own

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from river_fast import insert_combiner
+from river_fast.config import Config
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.errors import DatabaseError, InsertOutcomeUnknownError, UniqueConflictError
 from river_fast.insert_combiner import LANES, AsyncInsertCombiner, InsertCombiner
@@ -158,6 +159,32 @@ def test_what_the_whole_group_met_each_of_it_raises(error: BaseException, pool: 
     assert not sender.alone, "what may have been committed is not sent again"
     assert all(call.result(20) for call in first)
     assert sender.combiner._free == LANES
+
+
+def test_what_fails_after_the_commit_is_not_sent_again(
+    driver: PsycopgDriver, count: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inserter = Inserter(driver, Config().checked())
+    failed = RuntimeError("after the commit")
+
+    def fail(plan: Any) -> None:
+        raise failed
+
+    async def run() -> list[Any]:
+        try:
+            return await asyncio.gather(
+                *(inserter.insert_async(EmailArgs(number)) for number in range(20)), return_exceptions=True
+            )
+        finally:
+            await driver.close_async()
+
+    monkeypatch.setattr(inserter, "_acknowledged", fail)
+    raised = asyncio.run(run())
+    assert count() == 20
+    assert all(one is failed or type(one) is InsertOutcomeUnknownError for one in raised)
+    with pytest.raises(RuntimeError):
+        inserter.insert(EmailArgs("one"))
+    assert count() == 21
 
 
 def test_lanes_that_hang_hold_nobody_up(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
