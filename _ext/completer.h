@@ -60,8 +60,27 @@ typedef struct rf_unrecorded {
     char why[160];
 } rf_unrecorded;
 
+typedef struct rf_session { /* a connection that outcomes are written on; its thread's alone */
+    rf_conn conn;
+    rf_buffer message;
+    bool staging;                  /* it has the staging table */
+    int64_t connect_at;            /* no connection attempt before */
+    int64_t freeze_at;
+} rf_session;
+
+typedef struct rf_relief { /* relief.h: a second thread and session, at work while the first is behind */
+    rf_session session;
+    rf_wake wake;
+    _Atomic(int64_t) at;           /* the ring size at which a pusher wakes it; INT64_MAX: it needs no waking */
+    _Atomic(int) started;          /* its thread was let in */
+    _Atomic(int) busy;             /* the batch is the relief's; else what is left in it is the completer's to take */
+    _Atomic(int) left;             /* how many it could not record: raised by the relief, lowered by the completer */
+    rf_outcome batch[RF_BATCH_MAX]; /* guarded by the completer's mutex, as its own batch is */
+    size_t batch_count;
+} rf_relief;
+
 #define RF_COMPLETER_COUNTERS(X)                                                                                    \
-    X(flushes) X(copy_flushes) X(array_flushes) X(recorded) X(fenced) X(gone) X(finished_elsewhere) X(rejected)     \
+    X(flushes) X(relief_flushes) X(copy_flushes) X(array_flushes) X(recorded) X(fenced) X(gone) X(finished_elsewhere) X(rejected)     \
     X(set_aside) X(retries) X(reconnects) X(dropped_rows) X(dropped_notices)
 
 typedef struct rf_completer {
@@ -75,7 +94,6 @@ typedef struct rf_completer {
     _Atomic(int64_t) held;          /* popped and not settled */
     int mode;
     bool copy;
-    bool staging;                  /* this session has the staging table */
     unsigned forks;                /* rf_forks at birth: a forked child has another number */
     rf_wake wake;
     rf_park room;                  /* pushers that wait for room in the ring */
@@ -88,14 +106,12 @@ typedef struct rf_completer {
     int64_t freeze_after;
     size_t copy_min;               /* bare outcomes in a flush from which on they go by COPY */
 
-    rf_conn conn;                  /* the completer thread's alone, as are the next ones */
-    rf_buffer message;
+    rf_session main;               /* the completer thread's alone, as are the next ones */
     rf_buffer scratch;
-    int64_t connect_at;            /* no connection attempt before */
-    int64_t freeze_at;
     int64_t flush_after;
     int connect_failures;
     bool connected_before;
+    rf_relief relief;
 
     pthread_mutex_t mutex;         /* guards what follows */
     rf_outcome batch[RF_BATCH_MAX];
@@ -134,31 +150,38 @@ static rf_completer *rf_completer_new(int mode, bool copy) {
     c->forks = rf_forks;
     c->mode = mode;
     c->copy = copy;
-    c->wake.read_fd = c->wake.write_fd = -1;
+    c->wake.read_fd = c->wake.write_fd = c->relief.wake.read_fd = c->relief.wake.write_fd = -1;
     c->freeze_after = 3600 * RF_SECOND;
     c->flush_after = RF_FLUSH_AFTER;
     atomic_init(&c->limit, INT64_MAX);
     atomic_init(&c->hold_at, RF_BACKLOG_MAX);
+    atomic_init(&c->relief.at, INT64_MAX);
     pthread_mutex_init(&c->mutex, NULL);
     rf_park_init(&c->room);
     rf_park_init(&c->attention_park);
     rf_park_init(&c->recorded_park);
-    if (rf_outcome_ring_init(&c->ring, RF_COMPLETION_RING) != 0 || rf_wake_open(&c->wake) != 0) {
+    if (rf_outcome_ring_init(&c->ring, RF_COMPLETION_RING) != 0 || rf_wake_open(&c->wake) != 0 ||
+        rf_wake_open(&c->relief.wake) != 0) {
+        rf_wake_close(&c->wake);
         rf_outcome_ring_free(&c->ring);
         free(c);
         return NULL;
     }
-    rf_conn_init(&c->conn, &c->wake, &c->limit);
+    rf_conn_init(&c->main.conn, &c->wake, &c->limit);
+    rf_conn_init(&c->relief.session.conn, &c->relief.wake, &c->limit);
     return c;
 }
 
 static void rf_completer_free(rf_completer *c) {
     rf_outcome outcome;
     if (c == NULL) return;
-    rf_conn_close(&c->conn);
+    rf_conn_close(&c->main.conn);
+    rf_conn_close(&c->relief.session.conn);
     while (rf_outcome_ring_pop(&c->ring, &outcome) == RF_POPPED) free(outcome.rich);
     for (size_t i = 0; i < c->batch_count; i++)
         if (!c->batch[i].settled) free(c->batch[i].rich);
+    for (size_t i = 0; i < c->relief.batch_count; i++)
+        if (!c->relief.batch[i].settled) free(c->relief.batch[i].rich);
     for (size_t i = 0; i < c->aside_count; i++) free(c->aside[i].outcome.rich);
     for (uint32_t i = 0; i < c->recorded_count; i++) free(c->recorded[(c->recorded_first + i) % RF_RECORDED_MAX]);
     for (int i = 0; i < RF_TEXTS; i++) free(c->texts[i]);
@@ -168,10 +191,12 @@ static void rf_completer_free(rf_completer *c) {
     free(c->conninfo);
     free(c->setup);
     free(c->begin);
-    rf_buffer_free(&c->message);
+    rf_buffer_free(&c->main.message);
+    rf_buffer_free(&c->relief.session.message);
     rf_buffer_free(&c->scratch);
     rf_outcome_ring_free(&c->ring);
     rf_wake_close(&c->wake);
+    rf_wake_close(&c->relief.wake);
     rf_park_destroy(&c->room);
     rf_park_destroy(&c->attention_park);
     rf_park_destroy(&c->recorded_park);

@@ -105,6 +105,10 @@ cdef class Completer:
         with nogil:
             rf_completer_run(self.c)
 
+    def relieve(self) -> None:
+        with nogil:
+            rf_relief_run(self.c)
+
     def push_completed(self, long long claim) -> int:
         cdef rf_completer *c = self.c
         cdef int pushed = rf_completer_try_bare(c, <rf_claim *>claim)

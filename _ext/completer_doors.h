@@ -16,6 +16,9 @@ static inline void rf_completer_pushed(rf_completer *c) {
     int64_t size = (int64_t)rf_outcome_ring_size(&c->ring);
     if (armed != 0 && size >= (int64_t)armed && atomic_exchange_explicit(&c->armed, 0, memory_order_seq_cst) != 0)
         rf_wake_signal(&c->wake);
+    int64_t relief_at = atomic_load_explicit(&c->relief.at, memory_order_relaxed);
+    if (size >= relief_at && atomic_exchange_explicit(&c->relief.at, INT64_MAX, memory_order_seq_cst) != INT64_MAX)
+        rf_wake_signal(&c->relief.wake);
     if (size >= atomic_load_explicit(&c->hold_at, memory_order_relaxed)) rf_backlog_limit(c);
 }
 
@@ -104,7 +107,8 @@ static int64_t rf_completer_pending(rf_completer *c, rf_pending **list) {
     pthread_mutex_lock(&c->mutex);
     uint64_t head = atomic_load_explicit(&c->ring.head, memory_order_relaxed);
     uint64_t tail = atomic_load_explicit(&c->ring.tail, memory_order_acquire) >> 1;
-    rf_pending *found = malloc(((size_t)(tail - head) + c->batch_count + c->aside_count + 1) * sizeof *found);
+    size_t most = (size_t)(tail - head) + c->batch_count + c->relief.batch_count + c->aside_count + 1;
+    rf_pending *found = malloc(most * sizeof *found);
     int64_t count = 0;
     if (found == NULL) {
         pthread_mutex_unlock(&c->mutex);
@@ -113,6 +117,9 @@ static int64_t rf_completer_pending(rf_completer *c, rf_pending **list) {
     for (size_t i = 0; i < c->batch_count; i++)
         if (!c->batch[i].settled)
             found[count++] = (rf_pending){c->batch[i].id, c->batch[i].attempted_at};
+    for (size_t i = 0; i < c->relief.batch_count; i++)
+        if (!c->relief.batch[i].settled)
+            found[count++] = (rf_pending){c->relief.batch[i].id, c->relief.batch[i].attempted_at};
     for (size_t i = 0; i < c->aside_count; i++)
         found[count++] = (rf_pending){c->aside[i].outcome.id, c->aside[i].outcome.attempted_at};
     for (uint64_t at = head; at != tail; at++) { /* published slots stay as they are until popped, and nobody pops now */
@@ -137,6 +144,7 @@ static void rf_completer_close(rf_completer *c, int64_t timeout) {
     rf_outcome_ring_close(&c->ring);
     atomic_store(&c->armed, 0);
     rf_wake_signal(&c->wake);
+    rf_wake_signal(&c->relief.wake);
     rf_unpark(&c->room, INT32_MAX);
 }
 

@@ -9,7 +9,7 @@
 #include <sched.h>
 
 #include "completer_doors.h"
-#include "record.h"
+#include "relief.h"
 
 static int64_t rf_least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -19,12 +19,14 @@ static int64_t rf_least(int64_t a, int64_t b) { return a < b ? a : b; }
 static bool rf_gather(rf_completer *c) {
     int popped = RF_POPPED;
     pthread_mutex_lock(&c->mutex);
+    rf_relief_take_left(c);
+    size_t left = c->batch_count; /* counted as held already */
     while (c->batch_count < RF_BATCH_MAX) {
         popped = rf_outcome_ring_pop(&c->ring, &c->batch[c->batch_count]);
         if (popped != RF_POPPED) break;
         c->batch_count++;
     }
-    atomic_fetch_add_explicit(&c->held, (int64_t)c->batch_count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->held, (int64_t)(c->batch_count - left), memory_order_relaxed);
     rf_backlog_look(c);
     pthread_mutex_unlock(&c->mutex);
     if (c->batch_count > 0) rf_unpark(&c->room, INT32_MAX);
@@ -70,7 +72,7 @@ static void rf_flush_forms(rf_completer *c, bool aside) {
     size_t bare = 0;
     for (size_t i = 0; i < c->batch_count; i++) bare += c->batch[i].rich == NULL;
     bool wanted = atomic_load_explicit(&c->want_rows, memory_order_relaxed) != 0;
-    bool copy = !aside && !wanted && c->staging && bare >= c->copy_min;
+    bool copy = !aside && !wanted && c->main.staging && bare >= c->copy_min;
     pthread_mutex_lock(&c->mutex);
     rf_outcomes_sort(c->batch, c->batch_count, copy ? rf_outcome_bare_first : rf_outcome_by_id);
     pthread_mutex_unlock(&c->mutex);
@@ -105,10 +107,10 @@ static void rf_pace(rf_completer *c, size_t flushed) {
 
 /* Looks after the connection while there is nothing to write. */
 static void rf_keep(rf_completer *c, int64_t now) {
-    if (c->conn.pg == NULL) {
-        if (now >= c->connect_at) rf_connect_try(c);
-    } else {
-        rf_freeze(c);
+    if (c->main.conn.pg == NULL) {
+        if (now >= c->main.connect_at) rf_connect_try(c);
+    } else if (rf_freeze(c, &c->main) == RF_LOST) {
+        rf_connection_gone(c);
     }
 }
 
@@ -121,12 +123,13 @@ static void rf_rest(rf_completer *c) {
         int64_t now = rf_now();
         uint32_t enough = c->mode == RF_MODE_BATCH && !closed ? RF_FLUSH_ROWS : 1;
         int64_t aside_due = rf_aside_due(c);
-        if (size >= enough || (closed && aside_due == INT64_MAX) || rf_out_of_time(c)) return;
+        if (size >= enough || rf_relief_left(c) || rf_out_of_time(c)) return;
+        if (closed && aside_due == INT64_MAX && !rf_relief_busy(c)) return;
         if (size > 0 && first_at == 0) first_at = now;
         int64_t until = rf_least(aside_due, size > 0 ? first_at + c->flush_after : INT64_MAX);
         if (now >= until) return;
         rf_keep(c, now);
-        until = rf_least(until, c->conn.pg == NULL ? c->connect_at : c->staging ? c->freeze_at : INT64_MAX);
+        until = rf_least(until, c->main.conn.pg == NULL ? c->main.connect_at : c->main.staging ? c->main.freeze_at : INT64_MAX);
         until = rf_least(until, atomic_load_explicit(&c->limit, memory_order_acquire));
         until = rf_least(until, now + 3600 * RF_SECOND);
         uint32_t armed = size > 0 ? enough : 1;
@@ -134,7 +137,7 @@ static void rf_rest(rf_completer *c) {
         atomic_thread_fence(memory_order_seq_cst); /* pairs with the fence in rf_completer_pushed */
         int result = RF_OK;
         if (rf_outcome_ring_size(&c->ring) < armed && rf_outcome_ring_is_closed(&c->ring) == closed)
-            result = rf_conn_idle(&c->conn, until);
+            result = rf_conn_idle(&c->main.conn, until);
         atomic_store_explicit(&c->armed, 0, memory_order_relaxed);
         if (result == RF_LOST) rf_connection_gone(c);
     }
@@ -164,13 +167,16 @@ static void rf_give_up_one(rf_completer *c, rf_outcome *item, const char *why) {
 static void rf_give_up(rf_completer *c, const char *why) {
     rf_outcome outcome;
     char text[160];
-    if (c->conn.error[0] == 0) snprintf(text, sizeof text, "%s", why);
-    else snprintf(text, sizeof text, "%s; the last error: %.70s (SQLSTATE %s)", why, c->conn.error,
-                  c->conn.sqlstate[0] ? c->conn.sqlstate : "none");
+    if (c->main.conn.error[0] == 0) snprintf(text, sizeof text, "%s", why);
+    else snprintf(text, sizeof text, "%s; the last error: %.70s (SQLSTATE %s)", why, c->main.conn.error,
+                  c->main.conn.sqlstate[0] ? c->main.conn.sqlstate : "none");
     pthread_mutex_lock(&c->mutex);
     for (size_t i = 0; i < c->batch_count; i++)
         if (!c->batch[i].settled) rf_give_up_one(c, &c->batch[i], text);
     c->batch_count = 0;
+    for (size_t i = 0; i < c->relief.batch_count; i++)
+        if (!c->relief.batch[i].settled) rf_give_up_one(c, &c->relief.batch[i], text);
+    c->relief.batch_count = 0;
     for (size_t i = 0; i < c->aside_count; i++) rf_give_up_one(c, &c->aside[i].outcome, c->aside[i].why);
     c->aside_count = 0;
     int popped;
@@ -188,8 +194,10 @@ static void rf_give_up(rf_completer *c, const char *why) {
 
 static void rf_completer_end(rf_completer *c, const char *why) {
     rf_outcome_ring_close(&c->ring);
+    rf_wake_signal(&c->relief.wake);
+    while (rf_relief_busy(c)) rf_conn_idle(&c->main.conn, rf_now() + RF_STOP_GRACE); /* its operation ends by the deadline too */
     rf_give_up(c, why);
-    rf_conn_close(&c->conn);
+    rf_conn_close(&c->main.conn);
     atomic_store(&c->ended, 1);
     rf_unpark(&c->room, INT32_MAX);
     rf_unpark(&c->recorded_park, INT32_MAX);
@@ -199,7 +207,7 @@ static void rf_completer_end(rf_completer *c, const char *why) {
 /* Once; a second call returns at once. */
 static void rf_completer_live(rf_completer *c) {
     if (rf_completer_forked(c) || atomic_exchange(&c->started, 1)) return;
-    c->conn.begin = c->begin != NULL && c->begin[0] != 0 ? c->begin : NULL;
+    c->main.conn.begin = c->begin != NULL && c->begin[0] != 0 ? c->begin : NULL;
     while (!rf_out_of_time(c)) {
         rf_rest(c);
         bool drained = rf_gather(c);
@@ -207,7 +215,7 @@ static void rf_completer_live(rf_completer *c) {
         if (gathered > 0) {
             rf_flush(c, false);
             rf_pace(c, gathered);
-        } else if (drained && rf_aside_due(c) == INT64_MAX) {
+        } else if (drained && rf_aside_due(c) == INT64_MAX && !rf_relief_busy(c) && !rf_relief_left(c)) {
             break;
         } else if (rf_outcome_ring_size(&c->ring) > 0) {
             sched_yield(); /* a push is in flight: its slot is taken, not yet published */

@@ -21,7 +21,10 @@ cdef extern from "completer_run.h" nogil:
     static int64_t rf_completer_backlog(rf_completer *c) {
         return atomic_load(&c->held) + (int64_t)rf_outcome_ring_size(&c->ring);
     }
-    static void rf_completer_want_rows(rf_completer *c, int on) { atomic_store(&c->want_rows, on); }
+    static void rf_completer_want_rows(rf_completer *c, int on) {
+        atomic_store(&c->want_rows, on);
+        rf_wake_signal(&c->relief.wake); /* it looks whether it may help now */
+    }
     static int rf_completer_has_ended(rf_completer *c) { return atomic_load(&c->ended); }
     static void rf_completer_end_unstarted(rf_completer *c) {
         if (rf_outcome_ring_is_closed(&c->ring) && !rf_completer_forked(c) && !atomic_exchange(&c->started, 1))
@@ -85,6 +88,7 @@ cdef extern from "completer_run.h" nogil:
     rf_completer *rf_completer_new(int mode, bint copy)
     void rf_completer_free(rf_completer *c)
     void rf_completer_run(rf_completer *c)
+    void rf_relief_run(rf_completer *c)
     void rf_completer_close(rf_completer *c, int64_t timeout)
     void rf_completer_want_rows(rf_completer *c, int on)
     int rf_completer_has_ended(rf_completer *c)

@@ -1,6 +1,6 @@
 /* What the completer says to the server: connect, and the three statements (COPY form, array form, read-back).
  *
- * Runs on the completer thread, without the GIL. Each function is one operation with a deadline and answers RF_OK,
+ * Runs on the thread whose the session is, without the GIL. Each function is one operation with a deadline and answers RF_OK,
  * RF_REFUSED (`conn.sqlstate` says why) or RF_LOST (outcome unknown); none of them changes what is held.
  */
 #ifndef RF_FLUSH_H
@@ -24,62 +24,61 @@ static void rf_completer_pause(rf_completer *c, int64_t ns) {
     int64_t until = rf_now() + ns;
     while (rf_now() < until && !rf_out_of_time(c)) {
         int64_t limit = atomic_load_explicit(&c->limit, memory_order_acquire);
-        rf_conn_idle(&c->conn, limit < until ? limit : until);
+        rf_conn_idle(&c->main.conn, limit < until ? limit : until);
     }
 }
 
 /* ---- connect ---- */
 
-static int rf_prepare_all(rf_completer *c, int64_t deadline) {
+static int rf_prepare_all(rf_completer *c, rf_session *s, int64_t deadline) {
     for (int text = RF_TEXT_COMPLETE; text < RF_TEXTS; text++) {
         bool staged = text == RF_TEXT_COMPLETE || text == RF_TEXT_COMPLETE_UNLOCKED;
-        if (staged && !c->staging) continue;
-        int result = rf_conn_prepare(&c->conn, rf_text_names[text], c->texts[text], deadline);
+        if (staged && !s->staging) continue;
+        int result = rf_conn_prepare(&s->conn, rf_text_names[text], c->texts[text], deadline);
         if (result != RF_OK) return result;
     }
     return RF_OK;
 }
 
-static int rf_connect_once(rf_completer *c) {
+static int rf_connect_once(rf_completer *c, rf_session *s) {
     int64_t deadline = rf_now() + RF_CONNECT_DEADLINE;
-    int result = rf_conn_open(&c->conn, c->conninfo, deadline);
-    if (c->conn.begin != NULL) return result; /* nothing is kept in a session that is shared */
-    if (result == RF_OK) result = rf_conn_query(&c->conn, c->setup, NULL, deadline);
-    if (result == RF_OK) result = rf_conn_query(&c->conn, c->texts[RF_TEXT_SESSION], NULL, deadline);
+    int result = rf_conn_open(&s->conn, c->conninfo, deadline);
+    if (s->conn.begin != NULL) return result; /* nothing is kept in a session that is shared */
+    if (result == RF_OK) result = rf_conn_query(&s->conn, c->setup, NULL, deadline);
+    if (result == RF_OK) result = rf_conn_query(&s->conn, c->texts[RF_TEXT_SESSION], NULL, deadline);
     if (result == RF_OK && c->copy) {
-        result = rf_conn_query(&c->conn, c->texts[RF_TEXT_STAGING], NULL, deadline);
-        c->staging = result == RF_OK;
-        if (result == RF_REFUSED) {
+        result = rf_conn_query(&s->conn, c->texts[RF_TEXT_STAGING], NULL, deadline);
+        s->staging = result == RF_OK;
+        if (result == RF_REFUSED && s == &c->main)
             rf_notice(c, RF_WARNING, "no staging table (%s, SQLSTATE %s): outcomes are written in the array form",
-                      c->conn.error, c->conn.sqlstate);
-            result = RF_OK;
-        }
+                      s->conn.error, s->conn.sqlstate);
+        if (result == RF_REFUSED) result = RF_OK;
     }
-    if (result == RF_OK) result = rf_prepare_all(c, deadline);
-    if (result == RF_REFUSED) rf_conn_close(&c->conn);
+    if (result == RF_OK) result = rf_prepare_all(c, s, deadline);
+    s->freeze_at = rf_now() + c->freeze_after;
+    if (result == RF_REFUSED) rf_conn_close(&s->conn);
     return result;
 }
 
 /* One attempt; the next comes no sooner than RF_RECONNECT_PAUSE from now. */
 static void rf_connect_try(rf_completer *c) {
-    c->connect_at = rf_now() + RF_RECONNECT_PAUSE;
-    if (rf_connect_once(c) == RF_OK) {
+    c->main.connect_at = rf_now() + RF_RECONNECT_PAUSE;
+    if (rf_connect_once(c, &c->main) == RF_OK) {
         if (c->connected_before) RF_COUNT(c, reconnects, 1);
         c->connected_before = true;
         c->connect_failures = 0;
-        c->freeze_at = rf_now() + c->freeze_after;
         rf_attend(c, RF_CONNECTED, 1, "");
     } else if (c->connect_failures++ % 60 == 0 && !rf_out_of_time(c)) { /* the first, then every half minute */
-        rf_notice(c, RF_WARNING, "completer cannot connect, keeps trying: %s", c->conn.error);
+        rf_notice(c, RF_WARNING, "completer cannot connect, keeps trying: %s", c->main.conn.error);
     }
 }
 
 /* Until there is a connection; false: the deadline of close() came first. */
 static bool rf_connect(rf_completer *c) {
-    while (c->conn.pg == NULL) {
+    while (c->main.conn.pg == NULL) {
         if (rf_out_of_time(c)) return false;
         int64_t now = rf_now();
-        if (now < c->connect_at) rf_completer_pause(c, c->connect_at - now);
+        if (now < c->main.connect_at) rf_completer_pause(c, c->main.connect_at - now);
         else rf_connect_try(c);
     }
     return !rf_out_of_time(c);
@@ -87,17 +86,18 @@ static bool rf_connect(rf_completer *c) {
 
 /* The connection was lost, or serves no more. */
 static void rf_connection_gone(rf_completer *c) {
-    rf_conn_close(&c->conn);
-    c->staging = false;
-    rf_attend(c, RF_CONNECTION_LOST, 0, c->conn.error);
-    if (!rf_out_of_time(c)) rf_notice(c, RF_WARNING, "completer lost its connection: %s", c->conn.error);
+    rf_conn_close(&c->main.conn);
+    c->main.staging = false;
+    rf_attend(c, RF_CONNECTION_LOST, 0, c->main.conn.error);
+    if (!rf_out_of_time(c)) rf_notice(c, RF_WARNING, "completer lost its connection: %s", c->main.conn.error);
 }
 
 /* ---- the COPY form ---- */
 
 /* *touched: rows the UPDATE changed. */
-static int rf_send_copy(rf_completer *c, const rf_outcome *items, size_t count, bool unlocked, int64_t *touched) {
-    rf_buffer *message = &c->message;
+static int rf_send_copy(rf_completer *c, rf_session *s, const rf_outcome *items, size_t count, bool unlocked,
+                        int64_t *touched) {
+    rf_buffer *message = &s->message;
     int64_t now = rf_now();
     enum { WIDTH = 2 + 4 * 4 + 8 + 2 + 8 + 8 };
     rf_buffer_clear(message);
@@ -119,13 +119,13 @@ static int rf_send_copy(rf_completer *c, const rf_outcome *items, size_t count, 
     }
     rf_copy_end(message);
     if (message->failed) {
-        rf_conn_say(&c->conn, "53200", "out of memory for a COPY message");
+        rf_conn_say(&s->conn, "53200", "out of memory for a COPY message");
         return RF_REFUSED;
     }
     PGresult *last;
     const char *sql = c->texts[unlocked ? RF_TEXT_COPY_UNLOCKED : RF_TEXT_COPY];
-    int result = rf_conn_copy(&c->conn, sql, message->data, message->length, &last, rf_operation_deadline());
-    if (result == RF_OK && last == NULL) return rf_conn_lost(&c->conn, "no reply to EXECUTE");
+    int result = rf_conn_copy(&s->conn, sql, message->data, message->length, &last, rf_operation_deadline());
+    if (result == RF_OK && last == NULL) return rf_conn_lost(&s->conn, "no reply to EXECUTE");
     if (result == RF_OK) *touched = atoll(rf_pq.PQcmdTuples(last));
     if (last != NULL) rf_pq.PQclear(last);
     return result;
@@ -161,23 +161,23 @@ static void rf_put_outcome_arrays(rf_buffer *b, const rf_outcome *items, int32_t
 }
 
 /* *rows: one for each row changed: the outcome's position from 1, then, if wanted, the job as stored. */
-static int rf_send_arrays(rf_completer *c, const rf_outcome *items, size_t count, bool unlocked, bool wanted,
-                          PGresult **rows) {
+static int rf_send_arrays(rf_completer *c, rf_session *s, const rf_outcome *items, size_t count, bool unlocked,
+                          bool wanted, PGresult **rows) {
     size_t starts[RF_SET_PARAMS + 1];
     const char *values[RF_SET_PARAMS];
     int lengths[RF_SET_PARAMS];
-    rf_buffer_clear(&c->message);
-    rf_put_outcome_arrays(&c->message, items, (int32_t)count, starts);
-    if (c->message.failed) {
-        rf_conn_say(&c->conn, "53200", "out of memory for an array statement");
+    rf_buffer_clear(&s->message);
+    rf_put_outcome_arrays(&s->message, items, (int32_t)count, starts);
+    if (s->message.failed) {
+        rf_conn_say(&s->conn, "53200", "out of memory for an array statement");
         return RF_REFUSED;
     }
     for (int i = 0; i < RF_SET_PARAMS; i++) {
-        values[i] = c->message.data + starts[i];
+        values[i] = s->message.data + starts[i];
         lengths[i] = (int)(starts[i + 1] - starts[i]);
     }
     int text = (wanted ? RF_TEXT_SET_ROWS : RF_TEXT_SET) + (unlocked ? 1 : 0);
-    return rf_conn_execute(&c->conn, rf_text_names[text], c->texts[text], RF_SET_PARAMS, values, lengths, rows,
+    return rf_conn_execute(&s->conn, rf_text_names[text], c->texts[text], RF_SET_PARAMS, values, lengths, rows,
                            rf_operation_deadline());
 }
 
@@ -195,33 +195,34 @@ static size_t rf_arrays_chunk(const rf_outcome *items, size_t count) {
 /* ---- the read-back ---- */
 
 /* *rows: the stored rows of those outcomes whose statement changed nothing. */
-static int rf_send_read(rf_completer *c, const rf_outcome *items, size_t count, bool wanted, PGresult **rows) {
+static int rf_send_read(rf_completer *c, rf_session *s, const rf_outcome *items, size_t count, bool wanted,
+                        PGresult **rows) {
     int32_t n = 0;
     for (size_t i = 0; i < count; i++) n += !(items[i].flags & RF_TOUCHED);
-    rf_buffer_clear(&c->message);
-    rf_array_begin(&c->message, RF_OID_INT8, n, false);
+    rf_buffer_clear(&s->message);
+    rf_array_begin(&s->message, RF_OID_INT8, n, false);
     for (size_t i = 0; i < count; i++)
-        if (!(items[i].flags & RF_TOUCHED)) rf_array_i64(&c->message, items[i].id);
-    if (c->message.failed) {
-        rf_conn_say(&c->conn, "53200", "out of memory for a read-back");
+        if (!(items[i].flags & RF_TOUCHED)) rf_array_i64(&s->message, items[i].id);
+    if (s->message.failed) {
+        rf_conn_say(&s->conn, "53200", "out of memory for a read-back");
         return RF_REFUSED;
     }
-    const char *values[1] = {c->message.data};
-    int lengths[1] = {(int)c->message.length};
+    const char *values[1] = {s->message.data};
+    int lengths[1] = {(int)s->message.length};
     int text = wanted ? RF_TEXT_READ_ROWS : RF_TEXT_READ;
-    return rf_conn_execute(&c->conn, rf_text_names[text], c->texts[text], 1, values, lengths, rows,
+    return rf_conn_execute(&s->conn, rf_text_names[text], c->texts[text], 1, values, lengths, rows,
                            rf_operation_deadline());
 }
 
-/* Temp tables are frozen by their session or by nobody. */
-static void rf_freeze(rf_completer *c) {
-    if (c->conn.pg == NULL || !c->staging || rf_now() < c->freeze_at) return;
-    c->freeze_at = rf_now() + c->freeze_after;
-    int result = rf_conn_query(&c->conn, c->texts[RF_TEXT_FREEZE], NULL, rf_operation_deadline());
-    if (result == RF_LOST) rf_connection_gone(c);
-    else if (result == RF_REFUSED)
-        rf_notice(c, RF_WARNING, "staging table could not be frozen: %s (SQLSTATE %s)", c->conn.error,
-                  c->conn.sqlstate);
+/* Temp tables are frozen by their session or by nobody. Says nothing and RF_OK where it is not the time. */
+static int rf_freeze(rf_completer *c, rf_session *s) {
+    if (s->conn.pg == NULL || !s->staging || rf_now() < s->freeze_at) return RF_OK;
+    s->freeze_at = rf_now() + c->freeze_after;
+    int result = rf_conn_query(&s->conn, c->texts[RF_TEXT_FREEZE], NULL, rf_operation_deadline());
+    if (result == RF_REFUSED)
+        rf_notice(c, RF_WARNING, "staging table could not be frozen: %s (SQLSTATE %s)", s->conn.error,
+                  s->conn.sqlstate);
+    return result;
 }
 
 #endif

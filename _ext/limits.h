@@ -58,6 +58,11 @@
 #define RF_FLUSH_FEW 10
 #define RF_BATCH_MAX 5000                  /* rows in one COPY flush: River's sub-batch */
 #define RF_RICH_MAX 500                    /* rows in one array statement: where unnest plans stay good */
+#ifndef RF_RELIEF_AT                       /* the stress test comes to it sooner */
+#define RF_RELIEF_AT RF_BATCH_MAX          /* more than the next flush takes: a second connection records some too ... */
+#endif
+#define RF_RELIEF_KEPT (60 * RF_SECOND)    /* ... and is closed when it was not needed for so long */
+#define RF_RELIEF_PAUSE (5 * RF_SECOND)    /* after a failure the completer is on its own for this long */
 #define RF_COMPLETION_RING 32768           /* slots; RF_BACKLOG_MAX, what rings and slots may add to it, and room: back-pressure comes first */
 #define RF_BACKLOG_MAX 10000               /* unacknowledged outcomes that stop fetching: River's */
 #define RF_ERROR_TEXT_MAX (16 * 1024)      /* an error text after sanitising */

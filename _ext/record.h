@@ -32,8 +32,9 @@ static int rf_react(const char *sqlstate, size_t count) {
     return RF_REACT_SPLIT; /* the data (22, 23), limits (54), triggers (P0), a broken row (XX) */
 }
 
-/* One try over all of `items` (sorted by id). RF_OK: every one is settled. */
-static int rf_record_once(rf_completer *c, rf_outcome *items, size_t count, int form, bool unlocked) {
+/* One try over all of `items` (sorted by id). RF_OK: every one is settled, or left over by the relief. */
+static int rf_record_once(rf_completer *c, rf_session *s, rf_outcome *items, size_t count, int form,
+                          bool unlocked) {
     PGresult *touched = NULL, *found = NULL;
     bool wanted = form == RF_FORM_ARRAYS && atomic_load_explicit(&c->want_rows, memory_order_relaxed) != 0;
     int64_t changed = 0;
@@ -41,13 +42,13 @@ static int rf_record_once(rf_completer *c, rf_outcome *items, size_t count, int 
     for (size_t i = 0; i < count; i++) items[i].flags &= ~RF_TOUCHED;
     if (form == RF_FORM_COPY) {
         RF_COUNT(c, copy_flushes, 1);
-        result = rf_send_copy(c, items, count, unlocked, &changed);
+        result = rf_send_copy(c, s, items, count, unlocked, &changed);
         if (result == RF_OK && changed == (int64_t)count)
             for (size_t i = 0; i < count; i++) items[i].flags |= RF_TOUCHED;
     } else {
         RF_COUNT(c, array_flushes, 1);
-        result = rf_send_arrays(c, items, count, unlocked, wanted, &touched);
-        if (result == RF_OK && touched == NULL) result = rf_conn_lost(&c->conn, "no reply");
+        result = rf_send_arrays(c, s, items, count, unlocked, wanted, &touched);
+        if (result == RF_OK && touched == NULL) result = rf_conn_lost(&s->conn, "no reply");
         if (result == RF_OK) {
             changed = rf_pq.PQntuples(touched);
             for (int row = 0; row < changed; row++) {
@@ -57,10 +58,10 @@ static int rf_record_once(rf_completer *c, rf_outcome *items, size_t count, int 
         }
     }
     if (result == RF_OK && changed < (int64_t)count) {
-        result = rf_send_read(c, items, count, wanted, &found);
-        if (result == RF_OK && found == NULL) result = rf_conn_lost(&c->conn, "no reply");
+        result = rf_send_read(c, s, items, count, wanted, &found);
+        if (result == RF_OK && found == NULL) result = rf_conn_lost(&s->conn, "no reply");
     }
-    if (result == RF_OK) rf_settle(c, items, count, touched, found, wanted);
+    if (result == RF_OK) rf_settle(c, s, items, count, touched, found, wanted);
     if (touched != NULL) rf_pq.PQclear(touched);
     if (found != NULL) rf_pq.PQclear(found);
     return result;
@@ -69,8 +70,8 @@ static int rf_record_once(rf_completer *c, rf_outcome *items, size_t count, int 
 /* One outcome alone was refused for its data: mended, then without its texts; what is refused even then waits aside. */
 static void rf_treat(rf_completer *c, rf_outcome *item) {
     char why[120];
-    bool constraint = rf_is_class(c->conn.sqlstate, "23");
-    snprintf(why, sizeof why, "SQLSTATE %s: %.80s", c->conn.sqlstate, c->conn.error);
+    bool constraint = rf_is_class(c->main.conn.sqlstate, "23");
+    snprintf(why, sizeof why, "SQLSTATE %s: %.80s", c->main.conn.sqlstate, c->main.conn.error);
     if (!(item->flags & (RF_MENDED | RF_REPLACED | RF_STRAY))) {
         RF_COUNT(c, rejected, 1);
         rf_notice(c, RF_WARNING,
@@ -96,18 +97,18 @@ static void rf_record_arrays(rf_completer *c, rf_outcome *items, size_t count, b
 static void rf_record(rf_completer *c, rf_outcome *items, size_t count, int form, bool unlocked) {
     int again = 0, laters = 0;
     while (rf_connect(c)) {
-        if (form == RF_FORM_COPY && !c->staging) { /* the new connection's server has no staging */
+        if (form == RF_FORM_COPY && !c->main.staging) { /* the new connection's server has no staging */
             rf_record_arrays(c, items, count, unlocked);
             return;
         }
-        int result = rf_record_once(c, items, count, form, unlocked);
+        int result = rf_record_once(c, &c->main, items, count, form, unlocked);
         if (result == RF_OK) return;
         RF_COUNT(c, retries, 1);
         if (result == RF_LOST) {
             rf_connection_gone(c);
             continue;
         }
-        int reaction = rf_react(c->conn.sqlstate, count);
+        int reaction = rf_react(c->main.conn.sqlstate, count);
         if (reaction == RF_REACT_AGAIN && ++again < RF_AGAIN_MAX) continue;
         if (reaction == RF_REACT_PASS_LOCKED && !unlocked) {
             unlocked = true;
@@ -125,8 +126,8 @@ static void rf_record(rf_completer *c, rf_outcome *items, size_t count, int form
             continue;
         }
         if (laters == 0 || reaction == RF_REACT_RESET)
-            rf_notice(c, RF_WARNING, "outcomes could not be written, trying again: %s (SQLSTATE %s)", c->conn.error,
-                      c->conn.sqlstate);
+            rf_notice(c, RF_WARNING, "outcomes could not be written, trying again: %s (SQLSTATE %s)", c->main.conn.error,
+                      c->main.conn.sqlstate);
         if (reaction == RF_REACT_RESET) rf_connection_gone(c);
         rf_completer_pause(c, rf_doubling(RF_RETRY_FIRST, laters++, RF_RETRY_MAX));
     }

@@ -134,8 +134,8 @@ static void rf_tell_recorded(rf_completer *c, const rf_outcome *item, const PGre
 }
 
 /* The statement was committed: `touched` its rows (NULL: the flags tell), `found` those it left alone. */
-static void rf_settle(rf_completer *c, rf_outcome *items, size_t count, const PGresult *touched, const PGresult *found,
-                      bool wanted) {
+static void rf_settle(rf_completer *c, const rf_session *s, rf_outcome *items, size_t count, const PGresult *touched,
+                      const PGresult *found, bool wanted) {
     int64_t now = rf_now(), refused = 0;
     for (size_t i = 0; i < count; i++)
         items[i].verdict = items[i].flags & RF_TOUCHED ? RF_VERDICT_RECORDED : RF_VERDICT_GONE;
@@ -160,8 +160,9 @@ static void rf_settle(rf_completer *c, rf_outcome *items, size_t count, const PG
         rf_outcome *item = &items[i];
         if (item->settled) continue;
         if (item->verdict == RF_VERDICT_OURS) {
-            rf_set_aside(c, item, rf_doubling(RF_ASIDE_FIRST, item->tries, RF_ASIDE_LOCKED),
-                         "the row is locked by another session");
+            if (s == &c->main) /* what the relief leaves over is the completer's to try */
+                rf_set_aside(c, item, rf_doubling(RF_ASIDE_FIRST, item->tries, RF_ASIDE_LOCKED),
+                             "the row is locked by another session");
             continue;
         }
         counts[item->verdict]++;

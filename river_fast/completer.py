@@ -1,7 +1,8 @@
 """Records what became of every attempt. River: BatchCompleter, InlineCompleter, AsyncCompleter.
 
-Two threads: the compiled completer's (no GIL: ring, connection, COPY and array statements, retries) and this service's
-own small one, which hands on what it has to say. Owns both; the executor pushes, on any thread.
+Three threads: the compiled completer's (no GIL: ring, connection, COPY and array statements, retries), its relief's, which
+sleeps until that one is behind, and this service's own small one, which hands on what they have to say. Owns all; the
+executor pushes, on any thread.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Completer(Service):
             begin=self._driver.hot_begin("completer"),
         )
         self._compiled_thread: threading.Thread | None = None
+        self._relief_thread: threading.Thread | None = None
         self._close_deadline = math.inf
         # The straight path of a job that succeeds: no frame of ours between the executor and the ring.
         self.push_completed: Callable[[int], int] = self._compiled.push_completed
@@ -175,6 +177,8 @@ class Completer(Service):
             thread.join(min(left, patience))
             if thread.is_alive() and patience < left:
                 return False
+        if self._relief_thread is not None:  # told to end with the other, which has waited for what it was at
+            self._relief_thread.join(JOIN_GRACE)
         self.wait_stopped(JOIN_GRACE)
         return True
 
@@ -193,7 +197,11 @@ class Completer(Service):
         self._compiled_thread = threading.Thread(
             target=self._compiled.run, name="river_fast.completer.compiled", daemon=True
         )
+        self._relief_thread = threading.Thread(
+            target=self._compiled.relieve, name="river_fast.completer.relief", daemon=True
+        )
         self._compiled_thread.start()
+        self._relief_thread.start()
 
     def _run(self) -> None:
         """Until the compiled part has ended and said its last."""

@@ -1,6 +1,7 @@
-/* The whole completer against a made-up libpq that loses connections: threads push, ask and read while it flushes, then
- * a close races them. Every outcome taken is recorded once the completer ends, and none is ever not told as pending. */
+/* The whole completer, its relief too, against a made-up libpq that loses connections: threads push, ask and read while
+ * it flushes, then a close races them. Every outcome taken is recorded once the completer ends, and none is ever not told as pending. */
 #define _GNU_SOURCE 1 /* ppoll */
+#define RF_RELIEF_AT 50
 #include "harness.h"
 #include "completer_run.h"
 
@@ -9,17 +10,18 @@ static rf_completer *completer;
 static _Atomic uint64_t taken, asked, rows_taken;
 static int64_t deadline_pushes;
 
-/* ---- a libpq of our own: one connection, used by the completer's thread alone ---- */
+/* ---- a libpq of our own: a connection for each thread that opens one, used by it alone ---- */
 
 struct pg_result { int status; int rows; };
-static struct { int fd, count; unsigned step; bool copy, lost; } server;
-static struct pg_result results[3];
+static int server_fd;
+static _Thread_local struct { int count; unsigned step; bool copy, lost; } server;
+static _Thread_local struct pg_result results[3];
 
 static PGconn *fake_start(const char *s) { (void)s; server.lost = false; server.step = 9; return (PGconn *)&server; }
 static int fake_poll(PGconn *c) { (void)c; return PG_POLLING_OK; }
 static void fake_finish(PGconn *c) { (void)c; }
 static int fake_status(const PGconn *c) { (void)c; return server.lost ? PG_CONNECTION_BAD : PG_CONNECTION_OK; }
-static int fake_socket(const PGconn *c) { (void)c; return server.fd; }
+static int fake_socket(const PGconn *c) { (void)c; return server_fd; }
 static char *fake_message(const PGconn *c) { (void)c; return (char *)"lost"; }
 static int fake_zero(PGconn *c) { (void)c; return 0; }
 static int fake_one(PGconn *c) { (void)c; return 1; }
@@ -59,10 +61,10 @@ static PGresult *fake_result(PGconn *c) {
 }
 static int fake_result_status(const PGresult *r) { return r->status; }
 static char *fake_field(const PGresult *r, int field) { (void)r; (void)field; return (char *)""; }
-static char *fake_tuples(PGresult *r) { static char text[16]; snprintf(text, sizeof text, "%d", r->rows); return text; }
+static char *fake_tuples(PGresult *r) { static _Thread_local char text[16]; snprintf(text, sizeof text, "%d", r->rows); return text; }
 static int fake_rows(const PGresult *r) { return r->rows; }
 static char *fake_value(const PGresult *r, int row, int column) {
-    static char bytes[8];
+    static _Thread_local char bytes[8];
     (void)r;
     rf_store_i64(bytes, column == 0 ? row + 1 : 0);
     return bytes;
@@ -73,7 +75,7 @@ static void fake_clear(PGresult *r) { (void)r; }
 static void *fake_receiver(PGconn *c, void (*f)(void *, const PGresult *), void *a) { (void)c; (void)f; (void)a; return NULL; }
 
 static void fake_libpq(void) {
-    server.fd = eventfd(0, EFD_NONBLOCK);
+    server_fd = eventfd(0, EFD_NONBLOCK);
     rf_pq = (rf_pq_table){
         .PQconnectStart = fake_start, .PQconnectPoll = fake_poll, .PQfinish = fake_finish, .PQstatus = fake_status,
         .PQsocket = fake_socket, .PQerrorMessage = fake_message, .PQsetnonblocking = fake_set, .PQconsumeInput = fake_one,
@@ -101,12 +103,14 @@ static void push_all(void) {
 
 static void *body(void *number) {
     rng_seed(env("RF_SEED", 1) * 100 + (uint64_t)(intptr_t)number);
-    start_together(PUSHERS + 3);
+    start_together(PUSHERS + 4);
     if ((intptr_t)number < PUSHERS) {
         push_all();
         if ((intptr_t)number == 0) rf_completer_close(completer, 30 * RF_SECOND);
     } else if ((intptr_t)number == PUSHERS) {
         rf_completer_run(completer);
+    } else if ((intptr_t)number == PUSHERS + 3) {
+        rf_relief_run(completer);
     } else if ((intptr_t)number == PUSHERS + 1) {
         while (!atomic_load(&completer->ended)) {
             rf_pending *list;
@@ -115,7 +119,8 @@ static void *body(void *number) {
             CHECK(count >= 0);
             free(list);
             rf_attention_take(completer, &entry, RF_MS);
-            atomic_store(&completer->want_rows, rng() % 2);
+            atomic_store(&completer->want_rows, rng() % 8 == 0);
+            rf_wake_signal(&completer->relief.wake);
             atomic_fetch_add(&asked, 1);
         }
     } else {
@@ -140,12 +145,12 @@ int main(void) {
     completer->setup = strdup("");
     for (int i = 0; i < RF_TEXTS; i++)
         completer->texts[i] = strdup(i == RF_TEXT_COPY || i == RF_TEXT_COPY_UNLOCKED ? "copy" : "text");
-    run_threads(PUSHERS + 3, body);
+    run_threads(PUSHERS + 4, body);
     CHECK(completer->count_recorded == (int64_t)atomic_load(&taken), "%lld of %lld", (long long)completer->count_recorded,
           (long long)atomic_load(&taken));
     CHECK(completer->unrecorded_count == 0 && atomic_load(&completer->held) == 0);
     rf_completer_free(completer);
-    close(server.fd);
+    close(server_fd);
     printf("ok n=%llu\n", (unsigned long long)atomic_load(&taken));
     return 0;
 }

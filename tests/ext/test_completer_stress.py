@@ -14,6 +14,9 @@ PLANTS = {  # in completer_run.h: the headers under it find each other beside th
         Fault("completer_run.h", "        c->batch_count++;\n", "        if (c->batch_count < 99) c->batch_count++;\n"),
         "plain",
     ),
+    "what the relief leaves is forgotten": (
+        Fault("completer_run.h", "    rf_relief_take_left(c);\n", ""), "plain",
+    ),
     "gathering takes no lock": (
         Fault("completer_run.h", "    int popped = RF_POPPED;\n    pthread_mutex_lock(&c->mutex);\n",
               "    int popped = RF_POPPED;\n"), "tsan",
