@@ -1,8 +1,8 @@
 """Records what became of every attempt. River: BatchCompleter, InlineCompleter, AsyncCompleter.
 
-Three threads: the compiled completer's (no GIL: ring, connection, COPY and array statements, retries), its relief's, which
-sleeps until that one is behind, and this service's own small one, which hands on what they have to say. Owns all; the
-executor pushes, on any thread.
+Three threads: the compiled completer's (no GIL: ring, connection, COPY and array statements, retries), its relief's,
+which sleeps until that one is behind, and this service's own small one, which hands on what they have to say. Owns all;
+the executor pushes, on any thread.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class Completer:
     def run(self) -> None:
         """The completer thread's body, without the GIL, until closed and drained or its deadline passed."""
     def relieve(self) -> None:
-        """The relief's body, for a thread of its own, without the GIL, until closed: while more outcomes wait than one flush
-        takes, it records some over a second connection. Returns at once where there are no flushes by COPY."""
+        """The relief's body, for a thread of its own, without the GIL, until closed: while more outcomes wait than one
+        flush takes, it records some over a second connection. At once over where nothing is flushed by COPY."""
     def push_completed(self, claim: int) -> int:
         """A bare completion. PUSHED or CLOSED; waits without the GIL while the ring is full. Releases the slot
         (mode inline: when committed)."""

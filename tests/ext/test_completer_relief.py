@@ -1,7 +1,7 @@
 """The completer's relief: records while the completer is behind, and leaves to it whatever does not simply succeed.
 
-The completer is held up by a row that somebody has locked: its flush waits for the lock, and what is pushed meanwhile is
-more than its next flush could take.
+The completer is held up by a row that somebody has locked: its flush waits for the lock, and what is pushed meanwhile
+is more than its next flush could take.
 """
 
 from __future__ import annotations
