@@ -59,6 +59,7 @@ cdef int64_t _nanoseconds(double seconds) noexcept:
 
 
 include "fetched_row.pxi"
+include "work_loop.pxi"
 
 
 @cython.final
@@ -254,6 +255,17 @@ cdef class Fetcher:
             rf_queue_waiting(q, -1)
             if not more and rf_queue_dismiss(q):
                 return None
+
+    def work(self, queue: int, loop: WorkLoop) -> None:
+        """A worker thread's body: pops jobs and works them until the thread shall end."""
+        cdef dict active = self._active[queue]
+        cdef object job
+        while True:
+            job = self.pop(queue)
+            if job is None:
+                return
+            loop._work(job, <FetchedRow>getattr(job, _ROW), active)
+            job = None  # it is nobody's any more: not to be kept alive while the thread waits
 
     def try_pop(self, queue: int) -> object:
         """The event loop's next job of the queue, if there is one and a slot for it."""

@@ -1,7 +1,8 @@
 """Runs one job: from the fetched row to the outcome pushed to the completer. River: JobExecutor.
 
 `execute` runs on the worker thread that popped the job, `execute_async` as a Task on the event loop. The straight path
-of a job that succeeds touches nothing it does not need; everything else stands in `_outcome`.
+of a job that succeeds touches nothing it does not need; everything else stands in `_outcome`. Worker threads have that
+straight path compiled (`_ext/work_loop.pxi`) and come here with all other jobs, to `execute` or, once run, to `settle`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class OutcomeSink(Protocol):
 class BoundUnit:
     """A registered kind inside one client: what `Job` and the executor need of it at once."""
 
-    __slots__ = ("_executor", "decode_args", "is_async", "next_retry", "timeout", "timeout_of", "work")
+    __slots__ = ("_executor", "decode_args", "is_async", "next_retry", "plain", "timeout", "timeout_of", "work")
 
     def __init__(self, unit: WorkUnit, executor: JobExecutor, job_timeout: float) -> None:
         self._executor = executor
@@ -61,6 +62,7 @@ class BoundUnit:
         self.decode_args = unit.decode_args
         self.timeout = job_timeout if unit.timeout in (None, 0.0) else unit.timeout  # seconds or NEVER
         self.timeout_of = unit.timeout_of
+        self.plain = unit.timeout_of is None  # its jobs may simply run, unless something happened to them
         self.next_retry = unit.next_retry
 
     def run_of(self, job: Job[Any]) -> JobRun:
@@ -89,11 +91,11 @@ class JobExecutor:
         self._units = [BoundUnit(unit, self, job_timeout) for unit in (*units, unknown)]
         self._driver = driver
         self._completer = completer
-        self._push_completed = completer.push_completed
+        self.push_completed = completer.push_completed
         self._try_push_completed = completer.try_push_completed
         self._retry_policy = retry_policy
         self._default_policy = DefaultRetryPolicy()
-        self._context = context
+        self.context = context
         self._logger = logger
         self.on_unstuck: Callable[[Job[Any]], None] | None = None  # a stuck job came back after all
         self.cancel_task: Callable[[Job[Any]], None] | None = None  # set by whoever runs the event loop
@@ -113,19 +115,24 @@ class JobExecutor:
         job._unit = unit = self._units[row.kind_index]
         error: BaseException | None = None
         try:
-            if not row.plain or unit.timeout_of is not None or job._run is not None:
+            if not row.plain or not unit.plain or job._run is not None:
                 self._prepare(job, row, unit)
-            self._context.copy().run(unit.work, job)
+            self.context.copy().run(unit.work, job)
         except BaseException as raised:  # whatever the job raises, SystemExit included, is the job's outcome
             error = raised
+        self.settle(job, active, error)
+        error = None  # its traceback holds this frame: a cycle for each failed job otherwise
+
+    def settle(self, job: Job[Any], active: dict[int, Job[Any]], error: BaseException | None) -> None:
+        """The work function of a sync job has ended, with this error or none: pushes the outcome; never raises."""
+        row: FetchedRow = job._row  # type: ignore[assignment]
         run = job._run
         if error is None and run is None:
-            self._push_completed(row.claim)
+            self.push_completed(row.claim)
         else:
-            outcome = self._outcome(job, row, unit, run, error)
+            outcome = self._outcome(job, row, self._units[row.kind_index], run, error)
             if run is None or not run.abandoned:
                 self._completer.push(row.claim, outcome)
-            error = None  # its traceback holds this frame: a cycle for each failed job otherwise
         _leave(active, job, row.id)
         if run is not None and run.stuck and self.on_unstuck is not None:
             self.on_unstuck(job)
@@ -144,7 +151,7 @@ class JobExecutor:
         row.begin()
         error: BaseException | None = None
         try:
-            if not row.plain or unit.timeout_of is not None or job._run is not None:
+            if not row.plain or not unit.plain or job._run is not None:
                 self._prepare(job, row, unit)
             await unit.work(job)
         except BaseException as raised:

@@ -184,7 +184,7 @@ class Liveness(Service):
         if full:
             self._asked, self._full_look_at = False, 0.0  # a look that is asked for from here on is one more
         claims = self._running() if full else self._still_running({claim.id for claim in self._suspects})
-        held = self._held()
+        held = self._held() if claims else ()  # a list of thousands, for nothing, where all is as it should be
         if held is None:
             return False
         runs, now = set(held), time.monotonic()

@@ -80,6 +80,13 @@ class Producer(Service):
         units = [(kind, unit) for kind in workers.kinds() if (unit := workers.get(kind)) is not None]
         self._executor = executor([unit for _, unit in units], context)
         self._executor.on_unstuck = self._unstuck
+        self._work_loop = compiled.WorkLoop(
+            self._executor.units,
+            self._executor.context,
+            self._executor.push_completed,
+            self._executor.execute,
+            self._executor.settle,
+        )
         compiled.load_libpq(driver.libpq_path())
         poll_only = config.poll_only or not capabilities.listen
         channels = () if poll_only else (f"{driver.schema}.river_insert",)
@@ -275,7 +282,10 @@ class Producer(Service):
         queue.threads = [thread for thread in queue.threads if thread.is_alive()]
         for _ in range(count):
             thread = threading.Thread(
-                target=self._work, args=(queue,), name=f"river_fast.worker.{queue.name}", daemon=True
+                target=self._fetcher.work,
+                args=(queue.index, self._work_loop),
+                name=f"river_fast.worker.{queue.name}",
+                daemon=True,
             )
             self._fetcher.worker_started(queue.index, 1)
             try:
@@ -285,13 +295,6 @@ class Producer(Service):
                 self._logger.warning("no more threads can be started; queue %s goes on with fewer", queue.name)
                 return
             queue.threads.append(thread)
-
-    def _work(self, queue: WorkedQueue) -> None:
-        """A worker thread's body."""
-        index, active = queue.index, queue.active
-        pop, execute = self._fetcher.pop, self._executor.execute
-        while (job := pop(index)) is not None:
-            execute(job, active)
 
     def _stuck(self, job: Job[Any]) -> None:
         row = job._row

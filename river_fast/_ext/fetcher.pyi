@@ -1,6 +1,7 @@
 """The compiled fetcher: one thread, one connection, all queues of a client; see `_ext/fetcher.pyx`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any, Final, final
 
 from river_fast.job import Job
@@ -62,6 +63,20 @@ class FetchedRow:
         """Name of the column whose stored value cannot be used, None for a good row."""
 
 @final
+class WorkLoop:
+    """What the worker threads of a client share: how each kind is worked, and where outcomes go."""
+
+    def __init__(
+        self,
+        units: Sequence[Any],                                     # by kind index, the last for unknown kinds; each
+                                                                  # with `work`, and `plain`: needs no preparation
+        context: Context,                                         # each job runs in a copy
+        push_completed: Callable[[int], int],                     # (claim)
+        execute: Callable[[Job[Any], dict[int, Job[Any]]], None],  # (job, active): one that is not plain
+        settle: Callable[[Job[Any], dict[int, Job[Any]], BaseException | None], None],  # it raised or staged something
+    ) -> None: ...
+
+@final
 class Fetcher:
     """Owns the fetch connection, the job rings and the slots. Methods are for any thread unless they say otherwise."""
 
@@ -104,6 +119,8 @@ class Fetcher:
         """Remember a remote cancel: a job in a ring, or in the fetch in flight, will start `cancelled`."""
     def pop(self, queue: int) -> Job[Any] | None:
         """A worker thread's next job, its slot taken; waits without the GIL. None: the thread shall end."""
+    def work(self, queue: int, loop: WorkLoop) -> None:
+        """A worker thread's body: pops jobs and works them until the thread shall end."""
     def try_pop(self, queue: int) -> Job[Any] | None:
         """The event loop's next job of the queue, if there is one and a slot for it."""
     def worker_started(self, queue: int, count: int) -> None:
