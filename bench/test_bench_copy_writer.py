@@ -42,6 +42,6 @@ def test_copy_of_jobs_for_insert_many_fast(per_item: PerItem) -> None:
 
     def stream() -> int:
         (copy,) = copies(builder.many(jobs))
-        return sum(map(len, pg_binary.copy_stream(copy.rows)))
+        return sum(map(len, pg_binary.copy_stream(copy.chunks)))
 
     assert per_item(stream, ROWS) > ROWS * 50

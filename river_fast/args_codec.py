@@ -21,6 +21,7 @@ from river_fast.encoding import (
     decode,
     encode_object,
     encode_plain,
+    encode_plain_many,
     refuse_non_finite,
 )
 from river_fast.errors import ConfigError, DecodeError, EncodeError, RiverError
@@ -37,11 +38,15 @@ class UniqueMarker:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`encode(args, limit)` the JSON text of an object of at most `limit` bytes; `decode` raises `DecodeError`."""
+    """`encode(args, limit)` the JSON text of an object of at most `limit` bytes; `decode` raises `DecodeError`.
+
+    `encode_many` the texts of many, or None where only `encode`, one by one, can tell what is to be said of them.
+    """
 
     encode: Callable[[Any, int], bytes]
     decode: Callable[[bytes], Any]
     unique_paths: tuple[Path, ...] = ()
+    encode_many: Callable[[Sequence[Any], int], Sequence[bytes] | None] = lambda many, limit: None
 
 
 def build_codec(cls: type[Any]) -> Codec:
@@ -82,12 +87,21 @@ def _dataclass_codec(cls: type[Any]) -> Codec:
             return encode_plain(members, "args", limit)
         return encode_object(members, limit=limit, structs=True)
 
+    getters = [operator.attrgetter(name) for name in names]
+
+    def encode_many(many: Sequence[Any], limit: int = HARD_MAX_BYTES) -> Sequence[bytes] | None:
+        try:
+            columns = [list(map(get, many)) for get in getters]
+        except Exception:  # `encode` says which
+            return None
+        return encode_plain_many(names, columns, len(many), limit)
+
     convert = dataclass_converter(cls)
 
     def decode_args(raw: bytes) -> Any:
         return convert(decode(raw))
 
-    return Codec(encode, decode_args, unique_paths(cls))
+    return Codec(encode, decode_args, unique_paths(cls), encode_many)
 
 
 def _reader(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:

@@ -6,9 +6,9 @@ Pure but for the clock given; any thread. What a caller can get wrong is found h
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from river_fast import pg_binary
@@ -26,6 +26,8 @@ TAGS_MAX = 256
 MAX_JOBS: Final = 1_000_000  # in one call: it is one transaction, and validated as a whole before it begins
 MAX_BATCH_BYTES: Final = 1024 * 1024 * 1024
 PLAIN_MAX: Final = 1_000  # kinds whose resolved options are kept
+CHUNK: Final = 500  # jobs that are encoded together ...
+CHUNK_BYTES: Final = 16 * 1024 * 1024  # ... and about so many bytes
 
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -37,9 +39,6 @@ class ResolvedOpts:
     """Options after inheritance, checked, and already in PostgreSQL's form; shared by all jobs they apply to."""
 
     __slots__ = (
-        "copy_head",
-        "copy_middle",
-        "copy_tail",
         "max_attempts",
         "metadata",
         "priority",
@@ -48,9 +47,11 @@ class ResolvedOpts:
         "rule",
         "scheduled_at",
         "scheduled_us",
+        "sent",
         "state",
         "state_element",
         "tags",
+        "tags_array",
         "unique_states",
     )
 
@@ -76,26 +77,21 @@ class ResolvedOpts:
         self.rule: UniqueRule | None = None if unique is None else unique_rule(unique)
         self.state_element = pg_binary.text_element(self.state.encode())
         self.unique_states = pg_binary.int4_element(None if self.rule is None else self.rule.states)
-        # The parts of a COPY row around its args, kind and key: args, kind, the middle, unique_key, the tail
-        tags_array = pg_binary.text_array_element([tag.encode() for tag in tags])
-        self.copy_head = struct.pack("!h", 10 if scheduled_at is None else 11)
-        self.copy_middle = (
-            self.max_attempts + self.metadata + self.priority + self.queue + self.state_element + tags_array
-        )
-        bits = pg_binary.NULL if self.rule is None else struct.pack("!iiB", 5, 8, self.rule.states)  # bit(8)
-        self.copy_tail = bits if scheduled_at is None else bits + self.scheduled_us
+        self.tags_array = tuple(tag.encode() for tag in tags)
+        self.sent: dict[str, Any] = {}  # what `insert_statements` has made of it, for the next call
 
 
 class InsertBatch:
     """The jobs of one call, as columns."""
 
-    __slots__ = ("args", "duplicate_of", "infos", "keys", "opts", "unique")
+    __slots__ = ("args", "duplicate_of", "infos", "keys", "opts", "size", "unique")
 
     def __init__(self) -> None:
         self.args: list[bytes] = []
         self.infos: list[ArgsInfo] = []
         self.opts: list[ResolvedOpts] = []
         self.keys: list[bytes | None] = []
+        self.size = 0  # bytes of args
         self.unique: dict[bytes, int] = {}  # key -> position of its first job
         self.duplicate_of: dict[int, int] = {}  # position of a repeated key -> position of its first
 
@@ -103,10 +99,24 @@ class InsertBatch:
         return len(self.args)
 
     def append(self, args: bytes, info: ArgsInfo, opts: ResolvedOpts, key: bytes | None) -> None:
+        self.size += len(args)
         self.args.append(args)
         self.infos.append(info)
         self.opts.append(opts)
         self.keys.append(key)
+
+    def extend(self, args: Sequence[bytes], info: ArgsInfo, opts: ResolvedOpts) -> None:
+        """Jobs without a key that differ in their args alone."""
+        self.size += sum(map(len, args))
+        self.args += args
+        self.infos += [info] * len(args)
+        self.opts += [opts] * len(args)
+        self.keys += [None] * len(args)
+
+    def is_alike(self) -> bool:
+        """Whether the jobs differ in their args alone, and none is unique."""
+        infos, opts, count = self.infos, self.opts, len(self.args)
+        return not self.unique and opts.count(opts[0]) == count and infos.count(infos[0]) == count
 
     @classmethod
     def joined(cls, batches: Sequence[InsertBatch]) -> InsertBatch:
@@ -119,6 +129,7 @@ class InsertBatch:
                 first = whole.unique.setdefault(key, len(whole) + position)
                 if first != len(whole) + position:
                     whole.duplicate_of[len(whole) + position] = first
+            whole.size += batch.size
             whole.args += batch.args
             whole.infos += batch.infos
             whole.opts += batch.opts
@@ -162,10 +173,33 @@ class InsertBuilder:
         known = self._known_kinds()
         cache: dict[tuple[int, int], tuple[ResolvedOpts, ArgsInfo, InsertOpts | None]] = {}
         simple: dict[type[Any], tuple[ArgsInfo, ResolvedOpts]] = {}  # types whose jobs differ in their args alone
-        size = 0
-        for index, item in enumerate(params):
-            if index >= MAX_JOBS:
+        rest, count = iter(params), 1  # the first tells what the others may be like
+        while items := list(islice(rest, count)):
+            if len(batch) + len(items) > MAX_JOBS:
                 raise ValidationError("params", f"more than {MAX_JOBS} jobs in one call: insert them in several")
+            entry = simple.get(type(items[0]))
+            if entry is not None and (together := _encoded_together(items, entry[0], self._limit)) is not None:
+                batch.extend(together, *entry)
+                _check_size(batch)
+            else:
+                self._add_each(batch, items, cache, simple, known, internal)
+            count = max(min(CHUNK, CHUNK_BYTES * len(batch) // max(batch.size, 1)), 1)
+        if not batch.args:
+            raise ValidationError("params", "no jobs to insert")
+        return batch
+
+    def _add_each(
+        self,
+        batch: InsertBatch,
+        items: Sequence[Any],
+        cache: dict[tuple[int, int], tuple[ResolvedOpts, ArgsInfo, InsertOpts | None]],
+        simple: dict[type[Any], tuple[ArgsInfo, ResolvedOpts]],
+        known: Collection[str] | None,
+        internal: bool,
+    ) -> None:
+        """One by one, until the first error."""
+        for item in items:
+            index = len(batch)
             try:
                 entry = simple.get(type(item))
                 if entry is not None:
@@ -179,12 +213,7 @@ class InsertBuilder:
                         simple[type(item)] = (info, resolved)
             except ValidationError as error:
                 raise type(error)(error.field, error.reason, index) from error
-            size += len(batch.args[-1])
-            if size > MAX_BATCH_BYTES:
-                raise ValidationError("params", f"more than {MAX_BATCH_BYTES} bytes of args: use several calls")
-        if not batch.args:
-            raise ValidationError("params", "no jobs to insert")
-        return batch
+            _check_size(batch)
 
     def _add(
         self,
@@ -251,6 +280,18 @@ class InsertBuilder:
         if opts is not None and not isinstance(opts, InsertOpts):
             raise ValidationError("opts", f"must be InsertOpts, got {type(opts).__name__}")
         return ResolvedOpts(base or _EMPTY, opts or _EMPTY, self._max_attempts, self._limit, internal)
+
+
+def _check_size(batch: InsertBatch) -> None:
+    if batch.size > MAX_BATCH_BYTES:
+        raise ValidationError("params", f"more than {MAX_BATCH_BYTES} bytes of args: use several calls")
+
+
+def _encoded_together(items: Sequence[Any], info: ArgsInfo, limit: int) -> Sequence[bytes] | None:
+    """None where they must go one by one: of several types, or not all as simple as that, or one of them bad."""
+    if len(set(map(type, items))) > 1:
+        return None
+    return info.codec.encode_many(items, limit)
 
 
 def _info_of(args: Any) -> ArgsInfo:

@@ -5,8 +5,11 @@ Pure functions, any thread. Arrays tell duplicates and return rows; COPY is fast
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
 from typing import Any, Final
 
 from river_fast import pg_binary
@@ -20,19 +23,21 @@ from river_fast.errors import (
     RiverError,
     UniqueConflictError,
 )
-from river_fast.insert_params import InsertBatch
+from river_fast.insert_params import InsertBatch, ResolvedOpts
+from river_fast.pg_binary import BinaryParam
 
 ROWS_PER_STATEMENT: Final = 5_000
 BYTES_PER_STATEMENT: Final = 32 * 1024 * 1024  # one parameter may hold 256 MB; a statement this large is slow enough
+ROWS_PER_CHUNK: Final = 500  # of a COPY: the next are put together while the server works on these
 _COLUMNS = 16  # job.COLUMNS; what follows in a row is the unique insert's own
 
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """One COPY: its statement's name and its rows, encoded."""
+    """One COPY: its statement's name and its rows, encoded, in chunks; to be read once."""
 
     name: str
-    rows: Sequence[bytes]
+    chunks: Iterable[bytes]
 
 
 def statements(
@@ -53,8 +58,7 @@ def _chunks(batch: InsertBatch) -> list[Sequence[int]]:
     positions: Sequence[int] = range(len(batch))
     if batch.duplicate_of:
         positions = [position for position in positions if position not in batch.duplicate_of]
-    total = sum(map(len, batch.args))
-    if len(positions) <= ROWS_PER_STATEMENT and total <= BYTES_PER_STATEMENT:
+    if len(positions) <= ROWS_PER_STATEMENT and batch.size <= BYTES_PER_STATEMENT:
         return [positions]
     chunks: list[Sequence[int]] = []
     chunk: list[int] = []
@@ -72,9 +76,15 @@ def _chunks(batch: InsertBatch) -> list[Sequence[int]]:
 def _statement(
     batch: InsertBatch, positions: Sequence[int], queues: Sequence[str], schema: str, lock_timeout: str | None
 ) -> Statement[Any]:
+    if batch.is_alike():
+        args = batch.args if len(positions) == len(batch) else [batch.args[position] for position in positions]
+        alike = _alike_params(batch.opts[0])
+        kind = pg_binary.param(pg_binary.TEXT, batch.infos[0].kind_element)
+        found = {"args": pg_binary.jsonb_array(args), "kind": kind, **alike, **notify_params(schema, tuple(queues))}
+        return Statement("job_insert_many_alike", found, _in_order, lazy=True)
     opts = [batch.opts[position] for position in positions]
     params = {
-        "args": pg_binary.array(pg_binary.JSONB, [pg_binary.jsonb_element(batch.args[i]) for i in positions]),
+        "args": pg_binary.jsonb_array([batch.args[i] for i in positions]),
         "kinds": pg_binary.array(pg_binary.TEXT, [batch.infos[i].kind_element for i in positions]),
         "max_attempts": pg_binary.array(pg_binary.INT2, [o.max_attempts for o in opts]),
         "metadata": pg_binary.array(pg_binary.JSONB, [o.metadata for o in opts]),
@@ -83,30 +93,47 @@ def _statement(
         "scheduled_at": pg_binary.array(pg_binary.TIMESTAMPTZ, [o.scheduled_us for o in opts]),
         "states": pg_binary.array(pg_binary.TEXT, [o.state_element for o in opts]),
         "tags": pg_binary.array(pg_binary.TEXT, [o.tags for o in opts]),
-        **notify_params(schema, queues),
+        **notify_params(schema, tuple(queues)),
     }
     if not batch.unique:
         return Statement("job_insert_many", params, _in_order, lazy=True)
     keys = [batch.keys[position] for position in positions]
     params["unique_keys"] = pg_binary.array(pg_binary.BYTEA, [pg_binary.optional_element(key) for key in keys])
     params["unique_states"] = pg_binary.array(pg_binary.INT4, [o.unique_states for o in opts])
-    params["lock_timeout"] = lock_timeout
-    params["sequence"] = _quoted(schema) + "river_job_id_seq"
+    params["lock_timeout"] = BinaryParam(pg_binary.TEXT, None if lock_timeout is None else lock_timeout.encode())
+    params["sequence"] = BinaryParam(pg_binary.TEXT, (_quoted(schema) + "river_job_id_seq").encode())
     return Statement("job_insert_many_unique", params, lambda rows, count: _by_key(rows, keys), lazy=True)
 
 
-def notify_params(schema: str, queues: Sequence[str]) -> dict[str, Any]:
+def _alike_params(opts: ResolvedOpts) -> dict[str, BinaryParam]:
+    """What is the same of all jobs with these options, as parameters."""
+    params = opts.sent.get("params")
+    if params is None:
+        params = opts.sent["params"] = {
+            "max_attempts": pg_binary.param(pg_binary.INT2, opts.max_attempts),
+            "metadata": pg_binary.param(pg_binary.JSONB, opts.metadata),
+            "priority": pg_binary.param(pg_binary.INT2, opts.priority),
+            "queue": pg_binary.param(pg_binary.TEXT, opts.queue),
+            "scheduled_at": pg_binary.param(pg_binary.TIMESTAMPTZ, opts.scheduled_us),
+            "state": pg_binary.param(pg_binary.TEXT, opts.state_element),
+            "tags": pg_binary.param(pg_binary.TEXT, opts.tags),
+        }
+    return params
+
+
+@lru_cache(maxsize=256)
+def notify_params(schema: str, queues: tuple[str, ...]) -> Mapping[str, BinaryParam]:
     """River's payload, letter for letter; queue names hold nothing that JSON escapes."""
     payloads = pg_binary.texts(f'{{"queue": "{queue}"}}' for queue in queues)
-    return {"channel": f"{schema}.river_insert", "payloads": payloads}
+    return {"channel": BinaryParam(pg_binary.TEXT, f"{schema}.river_insert".encode()), "payloads": payloads}
 
 
 def _in_order(rows: list[RawRow], count: int) -> list[tuple[RawRow, bool]]:
     """Ids are drawn in the order given; should a server return the rows in another, they tell."""
     ids = [row[0] or b"" for row in rows]
-    if any(map(bytes.__gt__, ids, ids[1:])):
+    if ids != sorted(ids):
         rows = sorted(rows, key=lambda row: row[0] or b"")
-    return [(row, False) for row in rows]
+    return list(zip(rows, repeat(False)))
 
 
 def _by_key(rows: list[RawRow], keys: list[bytes | None]) -> list[tuple[RawRow, bool]]:
@@ -117,19 +144,51 @@ def _by_key(rows: list[RawRow], keys: list[bytes | None]) -> list[tuple[RawRow, 
 
 
 def copies(batch: InsertBatch) -> list[CopyIn]:
-    """One COPY for the jobs due now, whose scheduled_at is the server's to say, and one for those with a time."""
-    now: list[bytes] = []
-    later: list[bytes] = []
+    """COPY the jobs due now, whose scheduled_at is the server's to say, apart from those with a time; and where none of
+    them is unique, leave out what says so."""
+    if batch.is_alike():
+        return [CopyIn(_copy_name(batch.opts[0], batch), _alike_rows(batch))]
+    rows: dict[str, list[bytes]] = {}
+    unique = bool(batch.unique)
     for args, info, opts, key in zip(batch.args, batch.infos, batch.opts, batch.keys, strict=True):
-        encoded_args, encoded_key = pg_binary.jsonb_element(args), pg_binary.optional_element(key)
-        row = b"".join((opts.copy_head, encoded_args, info.kind_element, opts.copy_middle, encoded_key, opts.copy_tail))
-        (now if opts.scheduled_at is None else later).append(row)
-    found = []
-    if now:
-        found.append(CopyIn("job_insert_fast_many", now))
-    if later:
-        found.append(CopyIn("job_insert_fast_many_scheduled", later))
-    return found
+        head, middle, bits, tail = _copy_parts(opts, unique)
+        keyed = pg_binary.optional_element(key) + bits if unique else b""
+        row = b"".join((head, pg_binary.jsonb_element(args), info.kind_element, middle, keyed, tail))
+        rows.setdefault(_copy_name(opts, batch), []).append(row)
+    return [CopyIn(name, _chunked(made)) for name, made in sorted(rows.items())]
+
+
+def _copy_name(opts: ResolvedOpts, batch: InsertBatch) -> str:
+    unique = "_unique" if batch.unique else ""
+    scheduled = "" if opts.scheduled_at is None else "_scheduled"
+    return f"job_insert_fast_many{unique}{scheduled}"
+
+
+def _copy_parts(opts: ResolvedOpts, unique: bool) -> tuple[bytes, bytes, bytes, bytes]:
+    """Of a COPY row: what stands before its args, between kind and key, the unique states, and what stands last."""
+    found = opts.sent.get("copy")
+    if found is None or found[0] != unique:
+        columns = 8 + 2 * unique + (opts.scheduled_at is not None)
+        tags = pg_binary.text_array_element(opts.tags_array)
+        middle = opts.max_attempts + opts.metadata + opts.priority + opts.queue + opts.state_element + tags
+        bits = pg_binary.NULL if opts.rule is None else struct.pack("!iiB", 5, 8, opts.rule.states)  # bit(8)
+        tail = b"" if opts.scheduled_at is None else opts.scheduled_us
+        found = opts.sent["copy"] = (unique, (struct.pack("!h", columns), middle, bits, tail))
+    return found[1]
+
+
+def _alike_rows(batch: InsertBatch) -> Iterator[bytes]:
+    """Rows that differ in their args alone: what lies between two args is always the same."""
+    head, middle, _, tail = _copy_parts(batch.opts[0], False)
+    after = batch.infos[0].kind_element + middle + tail
+    for start in range(0, len(batch), ROWS_PER_CHUNK):
+        rows = pg_binary.jsonb_elements(batch.args[start : start + ROWS_PER_CHUNK], after + head)
+        yield rows[len(after) :] + after
+
+
+def _chunked(rows: Sequence[bytes]) -> Iterator[bytes]:
+    for start in range(0, len(rows), ROWS_PER_CHUNK):
+        yield b"".join(rows[start : start + ROWS_PER_CHUNK])
 
 
 def insert_error(error: DatabaseError, schema: str, *, own_commit: bool) -> RiverError:

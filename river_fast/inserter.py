@@ -69,7 +69,7 @@ class Inserter:
         cooldown = _seconds(config.fetch_cooldown)
         self._limiter = NotifyLimiter(cooldown, widens=cooldown == DEFAULT_FETCH_COOLDOWN)
         self._clock_offset = timedelta(0)
-        self._listen = True  # as last seen: whoever has committed must not fail at a server that is gone
+        self._listen = self._notify = True  # as last seen: who has committed must not fail at a server that is gone
         self._builder = InsertBuilder(
             max_attempts=config.max_attempts,
             max_args_bytes=config.max_args_bytes,
@@ -195,15 +195,13 @@ class Inserter:
     def _group(self, batches: Sequence[InsertBatch], lock_timeout: str | None) -> _Plan:
         """Jobs of several callers, one each. The limiter counts them all; each queue is told once."""
         queues = {queue: None for batch in batches for queue in batch.queues() if self._limiter.wants(queue)}
-        return self._arrays(InsertBatch.joined(batches), list(queues), self._driver.open(), lock_timeout)
+        return self._arrays(InsertBatch.joined(batches), list(queues), self._notify, lock_timeout)
 
     def _many(self, batch: InsertBatch, capabilities: Capabilities) -> _Plan:
-        return self._arrays(batch, batch.queues(), capabilities)
+        return self._arrays(batch, batch.queues(), capabilities.notify)
 
-    def _arrays(
-        self, batch: InsertBatch, queues: list[str], capabilities: Capabilities, lock_timeout: str | None = None
-    ) -> _Plan:
-        steps = statements(batch, queues if capabilities.notify else (), self._driver.schema, lock_timeout)
+    def _arrays(self, batch: InsertBatch, queues: list[str], notify: bool, lock_timeout: str | None = None) -> _Plan:
+        steps = statements(batch, queues if notify else (), self._driver.schema, lock_timeout)
         return _Plan(batch, [*steps], queues)
 
     def _fast(self, batch: InsertBatch, capabilities: Capabilities) -> _Plan:
@@ -215,7 +213,7 @@ class Inserter:
         queues = batch.queues()
         steps: list[Statement[Any] | CopyIn] = [*copies(batch)]
         if queues and capabilities.notify:
-            steps.append(Statement("notify_many", notify_params(self._driver.schema, queues)))
+            steps.append(Statement("notify_many", notify_params(self._driver.schema, tuple(queues))))
         return _Plan(batch, steps, queues)
 
     # --- how it is sent
@@ -280,8 +278,10 @@ class Inserter:
 
     def _results(self, plan: _Plan, replies: list[Any]) -> list[JobInsertResult]:
         batch = plan.batch
-        results: list[JobInsertResult] = []
         rows: list[tuple[RawRow, bool]] = [row for reply in replies for row in reply]
+        if not batch.unique:
+            return list(map(JobInsertResult, map(Job, [StoredRow(row) for row, _ in rows], batch.infos)))
+        results: list[JobInsertResult] = []
         position = 0
         for row, duplicate in rows:
             while position in batch.duplicate_of:
@@ -295,7 +295,7 @@ class Inserter:
 
     def _opened(self, capabilities: Capabilities) -> Capabilities:
         self._clock_offset = timedelta(seconds=capabilities.clock_offset)
-        self._listen = capabilities.listen
+        self._listen, self._notify = capabilities.listen, capabilities.notify
         return capabilities
 
     def _now(self) -> datetime:
@@ -311,7 +311,7 @@ def _repeat(results: list[JobInsertResult], batch: InsertBatch, position: int) -
 
 def _run(executor: Executor, plan: _Plan) -> list[Any]:
     return [
-        executor.copy_binary(step.name, pg_binary.copy_stream(step.rows))
+        executor.copy_binary(step.name, pg_binary.copy_stream(step.chunks))
         if isinstance(step, CopyIn)
         else executor.run(step)
         for step in plan.steps
@@ -320,7 +320,7 @@ def _run(executor: Executor, plan: _Plan) -> list[Any]:
 
 async def _run_async(executor: AsyncExecutor, plan: _Plan) -> list[Any]:
     return [
-        await executor.copy_binary(step.name, pg_binary.copy_stream(step.rows))
+        await executor.copy_binary(step.name, pg_binary.copy_stream(step.chunks))
         if isinstance(step, CopyIn)
         else await executor.run(step)
         for step in plan.steps

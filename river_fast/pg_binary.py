@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BinaryParam:
-    """A statement's parameter, already in PostgreSQL's binary form; `oid` its type."""
+    """A statement's parameter, already in PostgreSQL's binary form (None: NULL); `oid` its type."""
 
     oid: int
-    data: bytes
+    data: bytes | None
 
 
 # element type -> array type
@@ -48,6 +48,30 @@ def jsonb_element(text: bytes) -> bytes:
     return _JSONB(len(text) + 1, 1) + text
 
 
+class _Heads(dict[int, bytes]):
+    """By a JSON text's length, what stands before it: `before`, the length, jsonb's version byte."""
+
+    def __init__(self, before: bytes) -> None:
+        self._before = before
+
+    def __missing__(self, size: int) -> bytes:
+        head = self[size] = self._before + _JSONB(size + 1, 1)
+        return head
+
+
+def jsonb_elements(texts: Sequence[bytes], before: bytes = b"") -> bytes:
+    """Many of `jsonb_element`, each behind `before`. Few texts of a batch differ in length: nearly all of it is C."""
+    parts = [b""] * (2 * len(texts))
+    parts[::2] = map(_Heads(before).__getitem__, map(len, texts))
+    parts[1::2] = texts
+    return b"".join(parts)
+
+
+def param(element_type: int, element: bytes) -> BinaryParam:
+    """An element as a parameter by itself."""
+    return BinaryParam(element_type, None if element == NULL else element[4:])
+
+
 def int2_element(value: int) -> bytes:
     return _INT2(2, value)
 
@@ -74,6 +98,11 @@ def array(element_type: int, elements: Sequence[bytes]) -> BinaryParam:
     return BinaryParam(_ARRAY_OF[element_type], _HEADER(1, 1, element_type, len(elements), 1) + b"".join(elements))
 
 
+def jsonb_array(values: Sequence[bytes]) -> BinaryParam:
+    """Of JSON texts."""
+    return BinaryParam(_ARRAY_OF[JSONB], _HEADER(1, 1, JSONB, len(values), 1) + jsonb_elements(values))
+
+
 def texts(values: Iterable[str]) -> BinaryParam:
     elements = [text_element(value.encode()) for value in values]
     if not elements:
@@ -81,9 +110,8 @@ def texts(values: Iterable[str]) -> BinaryParam:
     return array(TEXT, elements)
 
 
-def copy_stream(rows: Sequence[bytes], rows_per_chunk: int = 500) -> Iterator[bytes]:
-    """The chunks of a binary COPY of encoded rows."""
+def copy_stream(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A binary COPY of encoded rows, so many in a chunk as its maker liked."""
     yield COPY_HEADER
-    for start in range(0, len(rows), rows_per_chunk):
-        yield b"".join(rows[start : start + rows_per_chunk])
+    yield from chunks
     yield COPY_TRAILER

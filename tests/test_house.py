@@ -38,9 +38,10 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.
 DOORS = {
     "psycopg": {
         "driver/psycopg.py", "driver/psycopg_cancel.py", "driver/psycopg_contact.py", "driver/psycopg_executor.py",
-        "driver/psycopg_listener.py", "driver/psycopg_session.py", "driver/psycopg_shared.py", "embedded.py",
+        "driver/psycopg_lent.py", "driver/psycopg_listener.py", "driver/psycopg_prepared.py",
+        "driver/psycopg_session.py", "driver/psycopg_shared.py", "embedded.py",
     },
-    "psycopg_pool": {"driver/psycopg.py", "driver/psycopg_executor.py"},
+    "psycopg_pool": {"driver/psycopg.py", "driver/psycopg_executor.py", "driver/psycopg_lent.py"},
     "river_fast._ext": {"producer.py", "completer.py"},
 }
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import select
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,6 +37,16 @@ from river_fast.driver.psycopg_executor import (
     has_tls,
     translated,
 )
+from river_fast.driver.psycopg_lent import (
+    Lent,
+    check,
+    check_async,
+    check_open,
+    configure,
+    configure_async,
+    configure_shared,
+    configure_shared_async,
+)
 from river_fast.driver.psycopg_listener import PsycopgListener
 from river_fast.driver.psycopg_session import (
     CONNECT_TIMEOUT_S,
@@ -60,7 +70,7 @@ from river_fast.driver.psycopg_shared import (
     async_transaction_on,
     transaction_on,
 )
-from river_fast.errors import ConfigError, DatabaseError
+from river_fast.errors import ConfigError
 
 __all__ = [
     "KEEPALIVES",
@@ -169,8 +179,8 @@ class PsycopgDriver:
                     min_size=0,
                     max_size=self._pool_size,
                     open=False,
-                    configure=_configure_shared if self._begin else _configure,
-                    check=_check,
+                    configure=configure_shared if self._begin else configure,
+                    check=check,
                     timeout=CONNECT_TIMEOUT_S,
                     name="river_fast",
                 )
@@ -190,8 +200,13 @@ class PsycopgDriver:
             yield self._executor(conn)
             committing()
 
+    def autocommit(self, answer_timeout: float | None = None) -> AbstractContextManager[PsycopgExecutor]:
+        if self._given_pool is None:
+            return Lent(self._opened()[1], answer_timeout, self._executor)
+        return self._autocommit_given(answer_timeout)
+
     @contextlib.contextmanager
-    def autocommit(self, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
+    def _autocommit_given(self, answer_timeout: float | None) -> Iterator[PsycopgExecutor]:
         with self._pooled(answer_timeout) as conn:
             yield self._executor(conn, alone=True)
 
@@ -214,7 +229,7 @@ class PsycopgDriver:
                 conn.answer_timeout = answer_timeout
                 yield conn
         else:
-            _check_open(self._given_pool)
+            check_open(self._given_pool)
             with translated(), self._given_pool.connection() as given:
                 self._check_tls(given)
                 was, given.autocommit = given.autocommit, True
@@ -251,7 +266,7 @@ class PsycopgDriver:
                     conn.answer_timeout = answer_timeout
                     yield conn
             else:
-                _check_open(self._given_async_pool)
+                check_open(self._given_async_pool)
                 async with self._given_async_pool.connection() as given:
                     self._check_tls(given)
                     was = given.autocommit
@@ -272,8 +287,8 @@ class PsycopgDriver:
                 min_size=0,
                 max_size=self._pool_size,
                 open=False,
-                configure=_configure_shared_async if self._begin else _configure_async,
-                check=_check_async,
+                configure=configure_shared_async if self._begin else configure_async,
+                check=check_async,
                 timeout=CONNECT_TIMEOUT_S,
                 name="river_fast",
             )
@@ -355,45 +370,3 @@ class PsycopgDriver:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.close(timeout=CLOSE_TIMEOUT_S)
-
-
-def _check_open(given: psycopg_pool.ConnectionPool[Any] | psycopg_pool.AsyncConnectionPool[Any]) -> None:
-    if given.closed:
-        raise DatabaseError("the pool given to from_pool is closed: open it, or make a client on one that is open")
-
-
-def _configure(conn: psycopg.Connection[Any]) -> None:
-    conn.autocommit = True
-    apply_session(conn)
-
-
-def _configure_shared(conn: psycopg.Connection[Any]) -> None:
-    conn.autocommit = True  # a session that is shared is left as it is
-
-
-async def _configure_shared_async(conn: psycopg.AsyncConnection[Any]) -> None:
-    await conn.set_autocommit(True)
-
-
-async def _configure_async(conn: psycopg.AsyncConnection[Any]) -> None:
-    await conn.set_autocommit(True)
-    await conn.execute(session_sql(conn.info.server_version))
-
-
-def _check(conn: psycopg.Connection[Any]) -> None:
-    """At checkout, without a round trip: only a connection that has something to say may be dead."""
-    if _has_news(conn):
-        psycopg_pool.ConnectionPool.check_connection(conn)
-
-
-async def _check_async(conn: psycopg.AsyncConnection[Any]) -> None:
-    if _has_news(conn):
-        await psycopg_pool.AsyncConnectionPool.check_connection(conn)
-
-
-def _has_news(conn: AnyConnection) -> bool:
-    if conn.closed:
-        return True
-    poll = select.poll()
-    poll.register(conn.fileno(), select.POLLIN)
-    return bool(poll.poll(0))

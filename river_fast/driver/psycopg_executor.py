@@ -9,6 +9,8 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
+from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -23,6 +25,7 @@ from river_fast.driver import (
     Statement,
 )
 from river_fast.driver.psycopg_cancel import cancel_by_old_libpq, cancel_within
+from river_fast.driver.psycopg_prepared import Prepared, ask, is_binary
 from river_fast.driver.psycopg_session import sql_text
 from river_fast.errors import DatabaseError
 from river_fast.pg_binary import BinaryParam
@@ -43,7 +46,7 @@ class _BinaryParamDumper(psycopg.adapt.Dumper):
         dumper.oid = obj.oid
         return dumper
 
-    def dump(self, obj: Any) -> bytes:
+    def dump(self, obj: Any) -> bytes | None:
         return obj.data  # type: ignore[no-any-return]
 
 
@@ -73,9 +76,10 @@ class ResultRow(Sequence[bytes | None]):
     def __getitem__(self, column: int | slice) -> bytes | Sequence[bytes | None] | None:
         if isinstance(column, slice):
             return [self._result.get_value(self._row, i) for i in range(*column.indices(self._result.nfields))]
-        if not -self._result.nfields <= column < self._result.nfields:
+        count = self._result.nfields
+        if not -count <= column < count:
             raise IndexError(column)
-        return self._result.get_value(self._row, column % self._result.nfields)
+        return self._result.get_value(self._row, column if column >= 0 else column + count)
 
 
 def raw_rows(result: pq.abc.PGresult | None, lazy: bool) -> list[RawRow]:
@@ -83,10 +87,15 @@ def raw_rows(result: pq.abc.PGresult | None, lazy: bool) -> list[RawRow]:
     if result is None or result.status != pq.ExecStatus.TUPLES_OK:
         return []
     if lazy:
-        return [ResultRow(result, row) for row in range(result.ntuples)]
+        return list(map(ResultRow, repeat(result), range(result.ntuples)))
     columns = range(result.nfields)
     get = result.get_value
     return [tuple([get(row, column) for column in columns]) for row in range(result.ntuples)]
+
+
+def _parsed(statement: Statement[T], result: pq.abc.PGresult) -> T:
+    rows = raw_rows(result, statement.lazy)
+    return statement.parse(rows, len(rows) or result.command_tuples or 0)
 
 
 AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
@@ -112,6 +121,10 @@ class PooledConnection(psycopg.Connection[Any]):
 
     answer_timeout: float | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared = Prepared()
+
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         if self.answer_timeout is not None:
             gen = _answered(gen, self.pgconn, self.answer_timeout)
@@ -124,6 +137,10 @@ class PooledConnection(psycopg.Connection[Any]):
 
 class PooledAsyncConnection(psycopg.AsyncConnection[Any]):
     answer_timeout: float | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared = Prepared()
 
     async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         if self.answer_timeout is not None:
@@ -151,19 +168,33 @@ def database_error(error: BaseException, conn: AnyConnection | None = None) -> D
     return DatabaseError(message, error.sqlstate)
 
 
-@contextlib.contextmanager
-def translated(conn: AnyConnection | None = None) -> Iterator[None]:
-    """psycopg's errors leave as ours."""
-    try:
-        yield
-    except (psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests) as error:
-        raise DatabaseError("no database connection could be had in time") from error
-    except psycopg_pool.PoolClosed as error:
-        raise ConnectionsClosedError(
+def pool_error(error: psycopg.Error, conn: AnyConnection | None = None) -> DatabaseError:
+    """The same, and for what a pool itself raises."""
+    if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
+        return DatabaseError("no database connection could be had in time")
+    if isinstance(error, psycopg_pool.PoolClosed):
+        return ConnectionsClosedError(
             "the client was stopped before this call had a connection: nothing was sent; call again when it has stopped"
-        ) from error
-    except psycopg.Error as error:
-        raise database_error(error, conn) from error
+        )
+    return database_error(error, conn)
+
+
+class translated:
+    """While inside, psycopg's errors leave as ours."""
+
+    __slots__ = ("_conn",)
+
+    def __init__(self, conn: AnyConnection | None = None) -> None:
+        self._conn = conn
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, psycopg.Error):
+            raise pool_error(error, self._conn) from error
 
 
 CallerConnection = psycopg.Connection[Any]
@@ -180,6 +211,11 @@ class PsycopgExecutor:
         self._schema = schema
 
     def run(self, statement: Statement[T]) -> T:
+        conn, params = self._conn, statement.params
+        if self.prepare is None and isinstance(conn, PooledConnection) and is_binary(params):
+            with translated(conn):
+                asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
+                return _parsed(statement, conn.wait(asking))
         with translated(self._conn), self._cursor() as cursor:
             text = sql_text(statement.name, self._schema)
             cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
@@ -216,7 +252,11 @@ class PsycopgAsyncExecutor:
         self._schema = schema
 
     async def run(self, statement: Statement[T]) -> T:
-        with translated(self._conn):
+        conn, params = self._conn, statement.params
+        with translated(conn):
+            if self.prepare is None and isinstance(conn, PooledAsyncConnection) and is_binary(params):
+                asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
+                return _parsed(statement, await conn.wait(asking))
             async with self._cursor() as cursor:
                 text = sql_text(statement.name, self._schema)
                 await cursor.execute(text, statement.params, prepare=self.prepare, binary=True)

@@ -1,2 +1,2 @@
-COPY @schema@river_job (args, kind, max_attempts, metadata, priority, queue, state, tags, unique_key, unique_states, scheduled_at)
+COPY @schema@river_job (args, kind, max_attempts, metadata, priority, queue, state, tags, scheduled_at)
 FROM STDIN (FORMAT binary)
