@@ -168,6 +168,9 @@ class PsycopgDriver:
         return self._opened()[0]
 
     def _opened(self) -> tuple[Capabilities, psycopg_pool.ConnectionPool[PooledConnection]]:
+        pool, capabilities = self._pool, self._capabilities
+        if pool is not None and capabilities is not None:
+            return capabilities, pool
         with self._lock:
             if self._pool is None:
                 contact = first_contact(self.conninfo("pool"), self._configured_schema, self._pooler)

@@ -1,0 +1,92 @@
+"""Statements with binary parameters on connections of our own: prepared when asked for often, and healed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from river_fast import pg_binary
+from river_fast.driver import Statement
+from river_fast.driver.psycopg import PsycopgDriver
+from river_fast.driver.psycopg_prepared import ASKED_OFTEN
+from river_fast.errors import DatabaseError
+from river_fast.pg_binary import BinaryParam
+
+OFTEN = ASKED_OFTEN + 3
+
+
+@pytest.fixture
+def driver(dsn: str, schema: str) -> Iterator[PsycopgDriver]:
+    driver = PsycopgDriver(dsn, schema, pool_size=1)
+    yield driver
+    driver.close()
+
+
+def notify(channel: bytes | None = b"here") -> Statement[int]:
+    params = {"channel": BinaryParam(pg_binary.TEXT, channel), "payloads": pg_binary.texts(["one", "two"])}
+    return Statement("notify_many", params)
+
+
+def names(conn: psycopg.Connection[Any]) -> list[str]:
+    return [name for (name,) in conn.execute("SELECT name FROM pg_prepared_statements ORDER BY 1", prepare=False)]
+
+
+def test_what_is_asked_often_is_prepared_once(driver: PsycopgDriver) -> None:
+    with driver.autocommit() as executor:
+        for _ in range(ASKED_OFTEN):
+            assert executor.run(notify()) == 2
+        assert names(executor._conn) == []
+        for _ in range(3):
+            assert executor.run(notify()) == 2
+        assert names(executor._conn) == ["river_fast_1"]
+
+
+def test_statement_that_is_gone_is_prepared_anew(driver: PsycopgDriver) -> None:
+    with driver.autocommit() as executor:
+        for _ in range(OFTEN):
+            executor.run(notify())
+        executor._conn.execute("DEALLOCATE ALL", prepare=False)
+        with pytest.raises(DatabaseError) as caught:
+            executor.run(notify())
+        assert caught.value.sqlstate == "26000"
+        assert executor.run(notify()) == 2
+        assert names(executor._conn) == ["river_fast_2"]
+
+
+@pytest.mark.parametrize("times", [1, OFTEN], ids=["first", "prepared"])
+def test_refusal_is_a_database_error_and_the_connection_goes_on(driver: PsycopgDriver, times: int) -> None:
+    with driver.autocommit() as executor:
+        pid = executor._conn.info.backend_pid
+        for _ in range(times - 1):
+            executor.run(notify())
+        with pytest.raises(DatabaseError, match="channel name cannot be empty") as caught:
+            executor.run(notify(None))
+        assert caught.value.sqlstate == "22023"
+    with driver.autocommit() as executor:
+        assert executor._conn.info.backend_pid == pid
+        assert executor.run(notify()) == 2
+
+
+def test_callers_connection_prepares_nothing_under_our_names(driver: PsycopgDriver, dsn: str) -> None:
+    driver.open()
+    with psycopg.connect(dsn) as conn:
+        for _ in range(OFTEN):
+            assert driver.on(conn).run(notify()) == 2
+        assert not [name for name in names(conn) if name.startswith("river_fast")]
+
+
+def test_event_loops_connection_does_the_same(driver: PsycopgDriver) -> None:
+    async def run() -> None:
+        async with driver.async_autocommit() as executor:
+            for _ in range(OFTEN):
+                assert await executor.run(notify()) == 2
+            with pytest.raises(DatabaseError, match="channel name cannot be empty"):
+                await executor.run(notify(None))
+            assert await executor.run(notify()) == 2
+        await driver.close_async()
+
+    asyncio.run(run())
