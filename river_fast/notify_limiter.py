@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 MAX_WINDOW_S = 0.1  # River's window, and what the fetcher's own further looks are made for
 FAST_INSERTS_PER_S = 400.0
+_NARROWEST_S = 0.002  # the first step of a window that widens
 _MEASURED_S = 0.05  # the window takes one step, up or down, each time this has passed
 _FORGET_S = 60.0
 
@@ -30,7 +31,8 @@ class NotifyLimiter:
     """`wants` before the insert; `acknowledged` once the commit of one that notified has returned, and only then."""
 
     def __init__(self, window: float, *, widens: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._window = min(window, MAX_WINDOW_S) if widens else window
+        """`window` seconds; 0, growing while inserts are fast, for one that `widens`."""
+        self._window = 0.0 if widens else window
         self._widens = widens
         self._clock = clock
         self._lock = threading.Lock()
@@ -66,7 +68,10 @@ class NotifyLimiter:
 
     def _step(self, state: _Queue, now: float) -> None:
         fast = state.count / (now - state.since) > FAST_INSERTS_PER_S
-        state.window = min(state.window * 2, MAX_WINDOW_S) if fast else max(state.window / 2, self._window)
+        if fast:
+            state.window = min(max(state.window * 2, _NARROWEST_S), MAX_WINDOW_S)
+        else:
+            state.window = state.window / 2 if state.window > _NARROWEST_S else 0.0
         state.since = now
         state.count = 0
 

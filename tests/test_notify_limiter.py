@@ -19,15 +19,24 @@ def _insert(limiter: NotifyLimiter, queue: str = "q") -> bool:
     return wanted
 
 
-def test_first_insert_notifies_and_the_window_silences_the_next() -> None:
+def test_window_silences_the_next_and_no_other_queue() -> None:
     clock = Clock()
-    limiter = NotifyLimiter(0.002, widens=True, clock=clock)
+    limiter = NotifyLimiter(0.002, widens=False, clock=clock)
     assert _insert(limiter)
     clock.now += 0.0019
     assert not _insert(limiter)
     assert _insert(limiter, "other")
     clock.now += 0.0002
     assert _insert(limiter)
+
+
+def test_every_insert_notifies_until_inserts_are_fast() -> None:
+    clock = Clock()
+    limiter = NotifyLimiter(0.002, widens=True, clock=clock)
+    for _ in range(10):
+        assert _insert(limiter)
+        assert _insert(limiter)  # at once: whoever was told may have looked before this one's commit
+        clock.now += 0.01
 
 
 def test_notification_that_was_never_committed_silences_nothing() -> None:
@@ -46,12 +55,12 @@ def test_window_widens_in_steps_while_inserts_are_fast_and_narrows_again() -> No
         _insert(limiter)
         clock.now += 0.001
         windows.append(limiter.window("q"))
-    assert sorted(set(windows)) == [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, MAX_WINDOW_S]
+    assert sorted(set(windows)) == [0.0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, MAX_WINDOW_S]
     assert windows == sorted(windows)
     for _ in range(100):  # 20 a second
         _insert(limiter)
         clock.now += 0.05
-    assert limiter.window("q") == 0.002
+    assert limiter.window("q") == 0.0
 
 
 def test_fixed_window_never_widens() -> None:
