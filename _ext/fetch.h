@@ -321,6 +321,7 @@ static void rf_fetcher_fetch(rf_fetcher *f, rf_queue *queue, int64_t demand) {
     rf_pace *pace = &queue->own;
     int64_t asked_ns = rf_now();
     if (!pace->again) rf_pace_spend(queue, asked_ns);
+    bool unsaid = !pace->notified && !pace->again;
     pace->again = pace->notified = false;
     rf_pace_asked(queue, asked_ns, rf_fetcher_roll(f));
     char limit[8];
@@ -335,7 +336,7 @@ static void rf_fetcher_fetch(rf_fetcher *f, rf_queue *queue, int64_t demand) {
         atomic_fetch_add(&f->counters.fetches, 1);
         double bytes = rows == 0 ? 0 : rf_fetcher_accept(f, queue, result, asked_ns);
         rf_pq.PQclear(result);
-        rf_pace_fetched(queue, demand, rows, bytes);
+        rf_pace_fetched(queue, rf_now(), unsaid, demand, rows, bytes);
         f->error_pause = 0;
         return;
     }

@@ -34,6 +34,7 @@
 #define RF_TOKENS_KEPT 2                   /* of them kept for notifications */
 #define RF_EMPTY_FETCHES 2                 /* so many in a row end the repeating */
 #define RF_FULL_FETCH 64                   /* a full fetch of this many is repeated without a token */
+#define RF_UNSAID_ROWS 4                   /* more than a fetch may find of jobs whose notification is on its way */
 #define RF_RECHECK_FIRST (100 * RF_MS)     /* River Go suppresses notifications this long ... */
 #define RF_RECHECK_LAST (250 * RF_MS)      /* ... and a commit may come later still */
 #define RF_REST_FIRST (100 * RF_MS)        /* a queue whose jobs came back unstarted rests, doubling to RF_REST_MAX */

@@ -74,7 +74,10 @@ static int64_t rf_pace_due(rf_queue *queue, int64_t now) {
     int64_t due = INT64_MAX;
     if (pace->again) due = now;
     else if (pace->notified) due = rf_pace_tokens_at(queue, 1);
-    else if (pace->repeat) due = rf_pace_tokens_at(queue, 1 + RF_TOKENS_KEPT);
+    else if (pace->repeat) {
+        due = rf_pace_tokens_at(queue, 1 + RF_TOKENS_KEPT);
+        if (due < pace->repeat_at) due = pace->repeat_at;
+    }
     if (due == INT64_MAX) return due;
     return due < pace->rest_until ? pace->rest_until : due;
 }
@@ -100,17 +103,31 @@ static void rf_pace_asked(rf_queue *queue, int64_t now, uint32_t dice) {
 static void rf_pace_notified(rf_queue *queue, int64_t now) {
     rf_pace *pace = &queue->own;
     pace->notified = true;
+    pace->unsaid = 0;
     pace->recheck_at[0] = now + RF_RECHECK_FIRST;
     pace->recheck_at[1] = now + RF_RECHECK_LAST;
 }
 
-/* A fetch that asked for `asked` brought `rows` of `bytes`. */
-static void rf_pace_fetched(rf_queue *queue, int64_t asked, int64_t rows, double bytes) {
+/* A fetch found nothing: two in a row end the repeating, a cooldown between them, however many tokens are saved up. But
+ * where jobs come unsaid, a stream that paused for a moment would then wait for its next notification, or for a recheck:
+ * there the repeating goes on, at gaps that double. */
+static void rf_pace_empty(rf_queue *queue, int64_t now) {
+    rf_pace *pace = &queue->own;
+    int64_t gap = queue->cooldown << (pace->empties < 16 ? pace->empties : 16);
+    pace->repeat_at = now + gap;
+    if (++pace->empties < RF_EMPTY_FETCHES) return;
+    if (now >= pace->unsaid_until || gap > RF_RECHECK_FIRST) pace->repeat = false;
+}
+
+/* A fetch that asked for `asked` brought `rows` of `bytes`. `unsaid`: no notification was its reason. */
+static void rf_pace_fetched(rf_queue *queue, int64_t now, bool unsaid, int64_t asked, int64_t rows, double bytes) {
     rf_pace *pace = &queue->own;
     if (rows == 0) {
-        if (++pace->empties >= RF_EMPTY_FETCHES) pace->repeat = false;
+        rf_pace_empty(queue, now);
         return;
     }
+    if (unsaid && (pace->unsaid += rows) >= RF_UNSAID_ROWS) pace->unsaid_until = now + RF_RECHECK_LAST;
+    pace->repeat_at = 0;
     double mean = bytes / (double)rows, blend = (pace->row_bytes * 3 + mean) / 4;
     pace->row_bytes = mean > blend ? mean : blend; /* quick to fear, slow to forget */
     pace->empties = 0;

@@ -52,6 +52,9 @@ typedef struct rf_pace {
     bool again;              /* the last fetch was full: at once */
     bool repeat;             /* the last fetches found jobs: as tokens come */
     int empties;             /* empty fetches in a row */
+    int64_t repeat_at;       /* no repeat before; 0: as tokens come */
+    int64_t unsaid;          /* jobs found since the last notification by fetches that had other reasons */
+    int64_t unsaid_until;    /* inserters leave notifications out, as far as was seen lately */
     int64_t ask_at;          /* the poll */
     int64_t recheck_at[2];   /* after the last notification; 0: none */
     int64_t rest_until;      /* its jobs came back unstarted */

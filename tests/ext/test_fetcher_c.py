@@ -19,11 +19,13 @@ FULL_IS_LOST = Fault(
     "if (rf_job_ring_try_push(&lane->ring, &cell) == RF_PUSHED) return true;",
     "rf_job_ring_try_push(&lane->ring, &cell); if (tries >= 0) return true;",
 )
+GIVES_UP = Fault("pace.h", "now >= pace->unsaid_until || gap > RF_RECHECK_FIRST", "true")
+NEVER_GIVES_UP = Fault("pace.h", "now >= pace->unsaid_until || gap > RF_RECHECK_FIRST", "false")
 PAST_THE_END = Fault("rows.h", "if (position + 4 > length) return false;", "")
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("program", ["queue_stress", "rows_fuzz"])
+@pytest.mark.parametrize("program", ["queue_stress", "rows_fuzz", "pace_check"])
 def test_the_c_of_the_fetcher_is_clean(program, mode):
     for seed in (1, 2, 3):
         outcome = run_c(compiled_c(program, *FLAGS, mode=mode), 600, seed)
@@ -38,8 +40,10 @@ def test_the_c_of_the_fetcher_is_clean(program, mode):
         ("queue_stress", "plain", FREE_SLOTS),
         ("queue_stress", "tsan", FULL_IS_LOST),
         ("rows_fuzz", "asan", PAST_THE_END),
+        ("pace_check", "plain", GIVES_UP),
+        ("pace_check", "plain", NEVER_GIVES_UP),
     ],
-    ids=["lost successor", "deaf mark", "free slots", "full is lost", "past the end"],
+    ids=["lost successor", "deaf mark", "free slots", "full is lost", "past the end", "gives up", "never gives up"],
 )
 def test_a_planted_bug_is_found(tmp_path, program, mode, fault):
     binary = compile_c(program, tmp_path, *FLAGS, mode=mode, fault=fault)
