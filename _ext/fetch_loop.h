@@ -20,11 +20,14 @@ static void rf_fetcher_look_threads(rf_fetcher *f, rf_queue *queue, int64_t now,
     pace->threads_held = held > 0;
     if (held == 0 || !before) {
         pace->wakes = 1;
+        pace->join_at = now + RF_GIL_WAIT;
         return;
     }
     int32_t threads = queue->threads, parked = rf_park_count(&queue->park);
     /* one that is awake inside pop waits for the GIL, one unborn does too: more of them would only wait as well */
     bool births = queue->unborn > 0 && now - queue->announced_at < RF_BIRTH;
+    if (queue->waiting - parked <= 0 || started_some) pace->join_at = now + RF_GIL_WAIT;
+    else if (now >= pace->join_at) rf_notices_join(&f->notices);
     if (queue->waiting - parked > 0 || births) return;
     if (started_some && pace->mean_run < RF_SHORT_RUN) return;
     if (slots <= 0 || now < pace->crew_at) return;

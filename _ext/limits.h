@@ -25,6 +25,7 @@
 #define RF_PUSH_TRIES 16                   /* yields before a ring's half-read slot is passed by */
 #define RF_LOOK_EVERY (1 * RF_MS)          /* while a ring holds jobs, the fetcher looks after waking and growing */
 #define RF_SHORT_RUN (RF_MS / 5)           /* jobs this short are served by one woken thread at a time */
+#define RF_GIL_WAIT (6 * RF_MS)             /* CPython's switch interval, 5 ms, and some: a worker waits no longer for the GIL alone */
 #define RF_CREW_SHARE 20                     /* asking the crew takes at most a twentieth of the fetcher's time */
 #define RF_BIRTH (250 * RF_MS)              /* an announced thread comes to pop within this time, or is not counted on */
 #define RF_GROW_AGAIN RF_SECOND            /* Python did not answer GROW: ask again */

@@ -70,6 +70,7 @@ typedef struct rf_pace {
     int64_t looked_at, looked_starts;
     int64_t crew_at;         /* when the crew may be asked again whether it wants a CPU */
     int wakes;
+    int64_t join_at;         /* a worker that waits for the GIL until then is joined by another thread */
     bool wound;              /* paused or removed, and given back once */
     bool retired;            /* rings closed */
 } rf_pace;
