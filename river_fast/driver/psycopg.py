@@ -50,12 +50,12 @@ from river_fast.driver.psycopg_lent import (
 from river_fast.driver.psycopg_listener import PsycopgListener
 from river_fast.driver.psycopg_session import (
     CONNECT_TIMEOUT_S,
-    HOT_SESSION,
     KEEPALIVES,
     SQL,
     apply_session,
     begin_sql,
     doubts,
+    hot_sql,
     libpq_path,
     libpq_version,
     parse_conninfo,
@@ -106,14 +106,14 @@ class PsycopgDriver:
         pool_size: int | None = None,
         require_tls: bool = False,
         pooler: str = "auto",
+        asynchronous_fetch: bool = False,
     ) -> None:
         params = parse_conninfo(conninfo)
         self._params = with_tls(params) if require_tls else params
-        self._configured_schema = schema
-        self._schema = schema or ""
+        self._configured_schema, self._schema = schema, schema or ""
         self._pool_size = POOL_SIZE if pool_size is None else pool_size
-        self._require_tls = require_tls
-        self._pooler = pooler
+        self._require_tls, self._pooler = require_tls, pooler
+        self._async_fetch = asynchronous_fetch
         self._begin = ""  # where sessions are shared: what opens a transaction
         self._lock = threading.Lock()  # guards the pools and _capabilities
         self._pool: psycopg_pool.ConnectionPool[PooledConnection] | None = None
@@ -126,8 +126,8 @@ class PsycopgDriver:
     @classmethod
     def configured(cls, conninfo: str, config: Config) -> PsycopgDriver:
         """As the client's `config` says."""
-        size, tls, pooler = config.pool_size, config.require_tls, config.pooler
-        driver = cls(conninfo, config.schema, pool_size=size, require_tls=tls, pooler=pooler)
+        options = ("pool_size", "require_tls", "pooler", "asynchronous_fetch")
+        driver = cls(conninfo, config.schema, **{name: getattr(config, name) for name in options})
         for doubt in doubts(driver._params):
             logging.getLogger("river_fast.driver").warning("%s", doubt)
         return driver
@@ -353,14 +353,15 @@ class PsycopgDriver:
     def hot_setup(self, role: str, channels: Iterable[str] = ()) -> bytes:
         if self.open().shared_sessions:
             return b""
-        listens = "".join(f"; LISTEN {sql.Identifier(channel).as_string(None)}" for channel in channels)
-        return f"{session_sql(self.open().server_version)}; {HOT_SESSION}{listens}".encode()
+        more = (f"LISTEN {sql.Identifier(channel).as_string(None)}" for channel in channels)
+        return "; ".join((session_sql(self.open().server_version), *hot_sql(role, self._async_fetch), *more)).encode()
 
     def hot_begin(self, role: str) -> bytes:
         if not self.open().shared_sessions:
             return b""
         own = sql_text("completer_session", self._schema).splitlines() if role == "completer" else []
-        return begin_sql(HOT_SESSION, *(line.rstrip(";") for line in own if line.startswith("SET "))).encode()
+        settings = (line.rstrip(";") for line in own if line.startswith("SET "))
+        return begin_sql(*hot_sql(role, self._async_fetch), *settings).encode()
 
     def statement_text(self, name: str) -> bytes:
         return sql_text(name, self._schema).encode()

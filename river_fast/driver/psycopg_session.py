@@ -80,6 +80,13 @@ def session_sql(server_version: int) -> str:
     return "; ".join(_set(name, value) for name, value in settings)
 
 
+def hot_sql(role: str, asynchronous_fetch: bool = False) -> tuple[str, ...]:
+    """What the compiled part's connection of that role sets besides."""
+    if role == "fetcher" and asynchronous_fetch:
+        return (HOT_SESSION, "SET synchronous_commit = off")
+    return (HOT_SESSION,)
+
+
 def begin_sql(*more: str) -> str:
     """What opens a transaction in a shared session: our settings, and those that `more` SETs, while it lasts."""
     settings = [_set(name, value) for name, value in SESSION if name in SESSION_LOCAL]
