@@ -294,6 +294,7 @@ static double rf_fetcher_accept(rf_fetcher *f, rf_queue *queue, PGresult *result
         if (job != NULL) {
             job->claim.queue = queue->index;
             job->asked_ns = asked_ns;
+            job->fetched_ns = now;
             job->kind = rf_fetcher_kind(f, job->data + job->offset[RF_KIND], job->length[RF_KIND] < 0 ? 0 : job->length[RF_KIND]);
             kind = job->kind >= 0 ? f->kind_lanes[job->kind] : RF_THREADS;
             if (job->undecodable >= 0) atomic_fetch_add(&f->counters.undecodable, 1);

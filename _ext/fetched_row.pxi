@@ -116,6 +116,16 @@ cdef class FetchedRow:
         return <size_t>&self._job.claim
 
     @property
+    def asked_ns(self) -> int:
+        """Monotonic clock (`time.monotonic_ns`) when the fetch that brought the job was sent."""
+        return self._job.asked_ns
+
+    @property
+    def fetched_ns(self) -> int:
+        """Monotonic clock (`time.monotonic_ns`) when its reply was there."""
+        return self._job.fetched_ns
+
+    @property
     def started_ns(self) -> int:
         """Monotonic clock (`time.monotonic_ns`) when the job was popped."""
         return self._job.claim.started_ns

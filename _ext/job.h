@@ -41,6 +41,7 @@ typedef struct rf_claim {
 typedef struct rf_job {
     rf_claim claim;
     int64_t asked_ns;      /* monotonic, when its fetch was sent: a cancel before that is not for this run */
+    int64_t fetched_ns;    /* the same clock, when the reply was there */
     int32_t kind;          /* index in the registered kinds, -1 for an unknown one */
     int32_t undecodable;   /* the column whose value cannot be used, -1: none */
     uint32_t offset[RF_COLUMNS];

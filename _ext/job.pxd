@@ -22,6 +22,7 @@ cdef extern from "job.h" nogil:
     ctypedef struct rf_job:
         rf_claim claim
         int64_t asked_ns
+        int64_t fetched_ns
         int32_t kind
         int32_t undecodable
         uint32_t *offset

@@ -75,7 +75,8 @@ def test_readme_section_is_replaced_and_nothing_else() -> None:
 
 def test_readme_has_a_section_for_every_program() -> None:
     readme = harness.README.read_text()
-    for section in ("decide", "throughput", "latency", "insert", "micro_table"):
+    latencies = ("latency", "latency_stages", "latency_rates", "fetch_commit", "fetch_commit_slow")
+    for section in ("decide", "throughput", *latencies, "insert", "micro_table"):
         harness.with_section(readme, section, "")
 
 

@@ -48,6 +48,12 @@ class FetchedRow:
     def claim(self) -> int:
         """Address of the rf_claim, for the completer; good while the row lives."""
     @property
+    def asked_ns(self) -> int:
+        """Monotonic clock (`time.monotonic_ns`) when the fetch that brought the job was sent."""
+    @property
+    def fetched_ns(self) -> int:
+        """Monotonic clock (`time.monotonic_ns`) when its reply was there."""
+    @property
     def started_ns(self) -> int:
         """Monotonic clock (`time.monotonic_ns`) when the job was popped."""
     @property
