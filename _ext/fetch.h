@@ -23,8 +23,8 @@ enum { RF_NEW = 0, RF_RUNNING = 1, RF_FINISHED = 2 };
 enum { RF_QUEUE_CHUNK = 1024, RF_QUEUE_CHUNKS = 1024 };
 
 typedef struct rf_counters {
-    _Atomic int64_t fetches, fetched, empty_fetches, fetch_errors, given_back, polls, wakeups, grows, reconnects, notifications,
-        garbage, undecodable, lost_fetches;
+    _Atomic int64_t fetches, fetched, empty_fetches, fetch_errors, given_back, polls, wakeups, grows, joins, reconnects,
+        notifications, garbage, undecodable, lost_fetches;
 } rf_counters;
 
 /* The statements, prepared under the names of their files. */

@@ -27,7 +27,7 @@ static void rf_fetcher_look_threads(rf_fetcher *f, rf_queue *queue, int64_t now,
     /* one that is awake inside pop waits for the GIL, one unborn does too: more of them would only wait as well */
     bool births = queue->unborn > 0 && now - queue->announced_at < RF_BIRTH;
     if (queue->waiting - parked <= 0 || started_some) pace->join_at = now + RF_GIL_WAIT;
-    else if (now >= pace->join_at) rf_notices_join(&f->notices);
+    else if (now >= pace->join_at && rf_notices_join(&f->notices)) atomic_fetch_add(&f->counters.joins, 1);
     if (queue->waiting - parked > 0 || births) return;
     if (started_some && pace->mean_run < RF_SHORT_RUN) return;
     if (slots <= 0 || now < pace->crew_at) return;

@@ -396,7 +396,7 @@ cdef class Fetcher:
         return {
             "fetches": c.fetches, "fetched": c.fetched, "empty_fetches": c.empty_fetches,
             "fetch_errors": c.fetch_errors, "lost_fetches": c.lost_fetches, "given_back": c.given_back,
-            "polls": c.polls, "wakeups": c.wakeups, "grows": c.grows, "reconnects": c.reconnects,
+            "polls": c.polls, "wakeups": c.wakeups, "grows": c.grows, "joins": c.joins, "reconnects": c.reconnects,
             "notifications": c.notifications, "garbage": c.garbage, "undecodable": c.undecodable,
             "dropped_notices": self._f.notices.dropped,
         }

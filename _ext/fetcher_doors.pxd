@@ -111,6 +111,7 @@ cdef extern from "fetch.h" nogil:
         int64_t polls
         int64_t wakeups
         int64_t grows
+        int64_t joins
         int64_t reconnects
         int64_t notifications
         int64_t garbage

@@ -106,8 +106,10 @@ static rf_queue *rf_notices_next_grow(rf_queue **list, int32_t *count) {
  * when one waiter saw nobody else take it for a whole switch interval. Each that takes it and lets it go meanwhile (the
  * caller's own insert) begins that interval anew, and a single waiter waits two or three; of two that began at different
  * times, one saw a whole interval. Who gets it then is whoever waits the longest: the worker. */
-static inline void rf_notices_join(rf_notices *notices) {
-    if (rf_park_count(&notices->park) > 0) rf_unpark(&notices->park, 1);
+static inline bool rf_notices_join(rf_notices *notices) {
+    if (rf_park_count(&notices->park) == 0) return false; /* it waits for the GIL already, or has it */
+    rf_unpark(&notices->park, 1);
+    return true;
 }
 
 /* The reader, without the GIL: until there is something, or `timeout` ns passed. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 
@@ -193,6 +194,27 @@ def test_pause_gives_back_and_resume_fetches(rig, conn):
     assert not wait_quiet(rig, 0.2)
     rig.fetcher.resume(queue)
     assert rig.pop(queue).attempt == 1
+
+
+def test_a_worker_that_waits_for_the_gil_is_joined_by_another_thread(dsn, schema, conn):
+    hold_gil = ctypes.PyDLL(None).usleep  # PyDLL keeps it
+    later = (
+        b"SELECT pg_sleep(0.02); INSERT INTO river_job (kind, args, max_attempts) VALUES ('plain', '{}', 25);"
+        b" SELECT pg_notify(current_schema() || '.river_insert', '{\"queue\": \"default\"}')"
+    )
+
+    def joined():
+        conn.pgconn.send_query(later)  # the job comes while nobody can take it
+        hold_gil(100_000)
+        while conn.pgconn.get_result() is not None:
+            pass
+        return rig.stats("joins")
+
+    with Rig(dsn, schema) as rig:
+        queue = rig.queue(work=lambda job: None, fetch_poll_interval=60)
+        insert(conn, notify=True)
+        wait_for("a worker thread", lambda: rig.fetcher.queue_stats(queue)["done"])
+        wait_for("a join", joined)
 
 
 def test_a_queue_added_paused_fetches_nothing(rig, conn):
