@@ -132,11 +132,12 @@ class Config:
     mode nothing is kept in a session: the client polls, prepares nothing, and takes no session's lock.
     `asynchronous_fetch`: True (default False) lets the fetcher's session, and no other, commit without waiting for the
     disk (`synchronous_commit = off`): a job starts sooner by the time of one flush. Where a flush took 5 ms the median
-    fell from 5.8 ms after the insert to 0.2, and 100 workers did 23,200 jobs of 1 ms a second instead of 15,000; where it
-    took 0.3 ms, 0.45 to 0.32 ms, and 27,200 instead of 25,700. Its price: after a crash of the *server* the claims of the last moments (three times its
-    `wal_writer_delay`, 0.6 s) may be forgotten. Their jobs are available again and run again, though they were worked,
-    and that first start is not counted in `attempt`. Nothing is lost: inserts and outcomes are flushed as ever, and an
-    outcome's flush is its claim's too. A crash of a client costs nothing more than without it.
+    fell from 5.8 ms after the insert to 0.2, and 100 workers did 23,200 jobs of 1 ms a second, not 15,000; where it
+    took 0.3 ms, 0.45 to 0.32 ms, and 27,200, not 25,700. Its price: after a crash of the *server* the claims of
+    the last moments (three times its `wal_writer_delay`, 0.6 s) may be forgotten. Their jobs are available again and
+    run again, though they were worked, and that first start is not counted in `attempt`. Nothing is lost: inserts and
+    outcomes are flushed as ever, and an outcome's flush is its claim's too. A crash of a client costs nothing more than
+    without it.
     `rescue_stuck_jobs_after`: checked and kept for the job rescuer, which this version does not run yet.
     """
 
