@@ -256,19 +256,9 @@ cdef class Fetcher:
             if not more and rf_queue_dismiss(q):
                 return None
 
-    def work(self, queue: int, loop: WorkLoop) -> None:
-        """A worker thread's body: pops jobs and works them until the thread shall end."""
-        cdef dict active = self._active[queue]
-        cdef object job
-        while True:
-            job = self.pop(queue)
-            if job is None:
-                return
-            loop._work(job, <FetchedRow>getattr(job, _ROW), active)
-            job = None  # it is nobody's any more: not to be kept alive while the thread waits
-
-    def try_pop(self, queue: int) -> object:
-        """The event loop's next job of the queue, if there is one and a slot for it."""
+    def try_pop(self, queue: int, running: int = 0) -> object:
+        """The event loop's next job of the queue, if there is one and a slot for it. Else the loop is woken for the
+        next free slot, unless `running` jobs of its own hold them all: it knows when one ends."""
         cdef rf_queue *q = self._queue(queue)
         cdef rf_job_cell cell
         cdef int taken
@@ -276,7 +266,7 @@ cdef class Fetcher:
             taken = rf_queue_take(q, RF_LOOP, &cell)
             if taken == RF_TAKEN:
                 return self._wrap(q, &cell)
-            if taken != RF_NO_SLOT:
+            if taken != RF_NO_SLOT or running >= q.max_workers:
                 return None
             if not rf_queue_await_slot(q):
                 rf_fetcher_list_loop(self._f, q)  # the freed slot wakes the loop: then it finds the queue listed

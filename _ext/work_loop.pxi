@@ -48,6 +48,17 @@ cdef class WorkLoop:
         self._execute = execute
         self._settle = settle
 
+    def run(self, fetcher: Fetcher, queue: int) -> None:
+        """A worker thread's body: pops jobs and works them until the thread shall end."""
+        cdef dict active = fetcher._active[queue]
+        cdef object job
+        while True:
+            job = fetcher.pop(queue)
+            if job is None:
+                return
+            self._work(job, <FetchedRow>getattr(job, _ROW), active)
+            job = None  # it is nobody's any more: not to be kept alive while the thread waits
+
     cdef int _work(self, object job, FetchedRow row, dict active) except -1:
         cdef Py_ssize_t kind = row._job.kind
         cdef object work, error = None

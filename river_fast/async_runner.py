@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from river_fast.event_loop import new_event_loop
 from river_fast.job import Job
 from river_fast.job_executor import JobExecutor
 
@@ -30,35 +31,41 @@ PUMP_MAX = 32
 class _LoopQueue:
     """One queue as the event loop sees it."""
 
-    __slots__ = ("_asked", "_index", "_runner", "_try_pop", "active", "pump_soon")
+    __slots__ = ("_asked", "_index", "_runner", "_running", "_try_pop", "active", "ended", "shared")
 
     def __init__(self, index: int, active: dict[int, Job[Any]], runner: AsyncRunner) -> None:
         self._index = index
         self._runner = runner
         self._try_pop = runner._fetcher.try_pop
-        self._asked = False  # a pump is on its way
+        self._running = 0  # Tasks of this queue that have not called `ended`
+        self._asked = False  # a pump runs, or is on its way
+        self.shared = False  # from the first stuck job on: its slot is free while its Task is counted here
         self.active = active
-        self.pump_soon = self._pump_soon  # bound once: every job calls it
+        self.ended = self._ended  # bound once: every job calls it
 
-    def pump(self) -> None:
+    def look(self) -> None:
+        """Something changed: there may be jobs, or slots for them."""
+        if not self._asked:
+            self._pump()
+
+    def _ended(self) -> None:
+        """A Task's last call. The next job takes the free slot here and now, not after the other ends of this turn."""
+        self._running -= 1
+        if not self._asked:
+            self._pump()
+
+    def _pump(self) -> None:
         """Takes jobs and begins them, as many as there are and as one turn may."""
-        self._asked = False
+        self._asked = True  # also while a Task that starts eagerly runs to its end inside `begin`: no recursion
         runner = self._runner
         for _ in range(PUMP_MAX):
-            job = self._try_pop(self._index)
+            job = self._try_pop(self._index, 0 if self.shared else self._running)
             if job is None:
-                break
+                self._asked = False
+                return
+            self._running += 1
             runner.begin(job, self)
-        else:
-            self._pump_soon()
-        if runner._begun:
-            runner._loop.call_soon(runner.look_for_lost)  # after the first steps of all these
-
-    def _pump_soon(self) -> None:
-        """A slot is free, or the turn was over: look again at the next."""
-        if not self._asked:
-            self._asked = True
-            self._runner._loop.call_soon(self.pump)
+        runner._loop.call_soon(self._pump)
 
 
 class AsyncRunner:
@@ -84,8 +91,10 @@ class AsyncRunner:
         self._started = False
         self._thread: threading.Thread | None = None
         self._tasks: dict[Job[Any], asyncio.Task[None]] = {}
-        # made in this turn of the loop, their first step to come (only where Tasks do not start eagerly)
-        self._begun: list[tuple[Job[Any], asyncio.Task[None], dict[int, Job[Any]]]] = []
+        # where Tasks do not start eagerly: jobs whose Task's first step is to come, and those whose step has come
+        # when `_look_for_lost` runs next
+        self._begun: list[tuple[Job[Any], _LoopQueue]] = []
+        self._stepped: list[tuple[Job[Any], _LoopQueue]] = []
         self._queues: dict[int, _LoopQueue] = {}
         self._closed = False
 
@@ -97,8 +106,7 @@ class AsyncRunner:
     def start(self) -> None:
         """From any thread; on the caller's loop it takes effect at that loop's next turn."""
         self._executor.cancel_task = self.cancel
-        self._loop = _new_event_loop() if self._given is None else self._given
-        self._create_task = self._loop.create_task
+        self._loop = new_event_loop() if self._given is None else self._given
         self._started = True
         if self._given is None:
             self._thread = threading.Thread(target=self._run_loop, name="river_fast.event_loop", daemon=True)
@@ -108,6 +116,10 @@ class AsyncRunner:
     def cancel(self, job: Job[Any]) -> None:
         """Deliver a cancel to the job's Task, if it has one. Any thread."""
         self._call(self._cancel, job)
+
+    def slot_freed(self, index: int) -> None:
+        """A stuck job's slot serves others while its Task lives on. Any thread, after the slot was given back."""
+        self._call(self._slot_freed, index)
 
     def close(self, timeout: float) -> bool:
         """Stop watching; end the own loop. Tasks that still run are left to their fate. False: the thread lives on."""
@@ -154,45 +166,47 @@ class AsyncRunner:
             queue = self._queues.get(index)
             if queue is None:
                 queue = self._queues[index] = _LoopQueue(index, self._active_of(index), self)
-            queue.pump()
+            queue.look()
+
+    def _slot_freed(self, index: int) -> None:
+        queue = self._queues[index]
+        queue.shared = True
+        queue.look()
 
     def begin(self, job: Job[Any], queue: _LoopQueue) -> None:
         """Makes the job's Task, which takes its first step here where Tasks start eagerly."""
-        body = self._executor.execute_async(job, queue.active, self._tasks, queue.pump_soon)
+        body = self._executor.execute_async(job, queue.active, self._tasks, queue.ended)
         context = self._context.copy()
         if EAGER:
             task = asyncio.Task(body, loop=self._loop, context=context, eager_start=True)  # type: ignore[call-arg]
             if not task.done():
                 self._tasks[job] = task
         else:
-            self._tasks[job] = task = self._create_task(body, context=context)
-            self._begun.append((job, task, queue.active))
+            self._tasks[job] = asyncio.Task(body, loop=self._loop, context=context)
+            if not self._begun and not self._stepped:
+                self._loop.call_soon(self._look_for_lost)
+            self._begun.append((job, queue))
 
-    def look_for_lost(self) -> None:
+    def _look_for_lost(self) -> None:
         """Tasks that somebody cancelled before their first step (`asyncio.all_tasks()`): their jobs go back.
 
-        One that took its first step is not done, or has left `_tasks`.
+        A Task that took its first step is not done, or has left `_tasks`. Those that were begun after this look was
+        asked for step after it: they are for the next.
         """
-        begun, self._begun = self._begun, []
-        for position, (job, task, active) in enumerate(begun):
-            if task.done() and self._tasks.get(job) is task:
-                if not self._executor.try_give_back(job, active):
-                    self._begun += begun[position:]
-                    self._loop.call_later(ROOM_LOOK, self.look_for_lost)
+        stepped, self._stepped, self._begun = self._stepped, self._begun, []
+        for position, (job, queue) in enumerate(stepped):
+            task = self._tasks.get(job)
+            if task is not None and task.done():
+                if not self._executor.try_give_back(job, queue.active):
+                    self._stepped += stepped[position:]
+                    self._loop.call_later(ROOM_LOOK, self._look_for_lost)
                     return
                 del self._tasks[job]
+                queue.ended()
+        if self._stepped:
+            self._loop.call_soon(self._look_for_lost)
 
     def _cancel(self, job: Job[Any]) -> None:
         task = self._tasks.get(job)
         if task is not None:
             task.cancel()
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed."""
-    try:
-        import uvloop  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

@@ -282,8 +282,8 @@ class Producer(Service):
         queue.threads = [thread for thread in queue.threads if thread.is_alive()]
         for _ in range(count):
             thread = threading.Thread(
-                target=self._fetcher.work,
-                args=(queue.index, self._work_loop),
+                target=self._work_loop.run,
+                args=(self._fetcher, queue.index),
                 name=f"river_fast.worker.{queue.name}",
                 daemon=True,
             )
@@ -302,6 +302,8 @@ class Producer(Service):
         self._fetcher.release_slot(row)
         if not self._executor.is_async(job):
             self._fetcher.worker_started(row.queue_index, -1)  # its thread serves nobody: let another take its place
+        elif self._runner is not None:
+            self._runner.slot_freed(row.queue_index)
 
     def _unstuck(self, job: Job[Any]) -> None:
         row = job._row

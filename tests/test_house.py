@@ -21,8 +21,8 @@ FUNCTION_LINES_MOST = 70
 
 # Every module's floor. Imports go down, or stay on the floor; a folder's files stand on its floor.
 FLOORS = (
-    "attempt_error control errors event insert_opts job job_set_state notify_limiter periodic_job pg_binary queue"
-    " retry_policy stop_report version",
+    "attempt_error control errors event event_loop insert_opts job job_set_state notify_limiter periodic_job pg_binary"
+    " queue retry_policy stop_report version",
     "args_codec canonical_json config encoding insert_combiner insert_params job_args plugin startstop testsignal"
     " unique worker",
     "driver job_executor job_run",

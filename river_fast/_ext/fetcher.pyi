@@ -81,6 +81,8 @@ class WorkLoop:
         execute: Callable[[Job[Any], dict[int, Job[Any]]], None],  # (job, active): one that is not plain
         settle: Callable[[Job[Any], dict[int, Job[Any]], BaseException | None], None],  # it raised or staged something
     ) -> None: ...
+    def run(self, fetcher: Fetcher, queue: int) -> None:
+        """A worker thread's body: pops jobs and works them until the thread shall end."""
 
 @final
 class Fetcher:
@@ -125,10 +127,9 @@ class Fetcher:
         """Remember a remote cancel: a job in a ring, or in the fetch in flight, will start `cancelled`."""
     def pop(self, queue: int) -> Job[Any] | None:
         """A worker thread's next job, its slot taken; waits without the GIL. None: the thread shall end."""
-    def work(self, queue: int, loop: WorkLoop) -> None:
-        """A worker thread's body: pops jobs and works them until the thread shall end."""
-    def try_pop(self, queue: int) -> Job[Any] | None:
-        """The event loop's next job of the queue, if there is one and a slot for it."""
+    def try_pop(self, queue: int, running: int = 0) -> Job[Any] | None:
+        """The event loop's next job of the queue, if there is one and a slot for it. Else the loop is woken for the
+        next free slot, unless `running` jobs of its own hold them all: it knows when one ends."""
     def worker_started(self, queue: int, count: int) -> None:
         """Before starting `count` worker threads: each will call `pop` until it returns None.
         A negative count takes it back: threads that could not be started, or whose job is stuck."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any
@@ -14,19 +15,26 @@ from tests.fix_client import Args, workers_of
 from tests.fix_outcomes import BOTH
 
 
-def test_stuck_jobs_slot_serves_others(make_client: Any) -> None:
+@BOTH
+def test_stuck_jobs_slot_serves_others(make_client: Any, is_async: bool) -> None:
     release = threading.Event()
 
     def work(job: river.Job[Args]) -> None:
         if job.args.n == 1:
             release.wait(30)
 
-    client = make_client(workers_of(work, timeout=0.05), max_workers=1, job_stuck_threshold=0.05)
+    async def work_async(job: river.Job[Args]) -> None:
+        while job.args.n == 1 and not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.001)
+
+    function = work_async if is_async else work
+    client = make_client(workers_of(function, timeout=0.05), max_workers=1, job_stuck_threshold=0.05)
     try:
         stuck = client.insert(Args(1)).job
         client.start()
-        other = client.insert(Args(2)).job
-        assert client.wait(other, 20).state == "completed"
+        for number in range(2, 5):
+            assert client.wait(client.insert(Args(number)).job, 20).state == "completed"
         assert client.job_get(stuck.id).state == "running"
     finally:
         release.set()
