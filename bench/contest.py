@@ -176,6 +176,7 @@ def work(arena: Arena, peer: Peer, arguments: Sequence[str], jobs: int, count: i
             "peak_mb": None if None in peaks else sum(peak for peak in peaks if peak is not None),
             "unfinished": jobs - schema.done(jobs),
             "most_at_once": max(fields.get("most", 0) for fields in said) or None,
+            "idle_ms": said[0].get("idle_ms"),
             "worked": sum(fields["worked"] for fields in said),
         }
 

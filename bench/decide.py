@@ -67,6 +67,8 @@ def parse() -> argparse.Namespace:
 
 def jobs_of(asked: Asked, rate: float, options: argparse.Namespace) -> int:
     """All, if the pilot's rate promises an end in time; else what takes a slow contestant its seconds."""
+    if asked.seconds:
+        return min(max(round(rate * asked.seconds), asked.unit), options.jobs)
     jobs: int = options.jobs if rate * FAST_ENOUGH_S >= options.jobs else round(rate * options.seconds)
     jobs = min(max(jobs, LEAST_JOBS), options.jobs)
     return max(jobs // asked.unit, 1) * asked.unit

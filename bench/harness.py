@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import json
 import math
 import os
@@ -227,9 +228,16 @@ def machine(url: str) -> dict[str, str]:
     return {
         "machine": f"{_cpu_model()}, {os.cpu_count()} CPUs, {_memory_gib():.0f} GiB, {system}",
         "PostgreSQL": f"{version} at {host}, {shown}",
-        "client": f"{python}, psycopg {psycopg.__version__} ({pq.__impl__}), libpq {libpq}",
+        "client": f"{python}, psycopg {psycopg.__version__} ({pq.__impl__}), libpq {libpq}, {_event_loop()}",
         "river_fast": _commit(),
     }
+
+
+def _event_loop() -> str:
+    """What async jobs run on."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"uvloop {importlib.metadata.version('uvloop')}"
+    return "no uvloop"
 
 
 def _cpu_model() -> str:

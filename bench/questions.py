@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Asked:
     unit: int = 1  # the jobs of a round are a multiple of this
     rival: str = ""  # the name in the same group that it is compared with
     rate: Run | None = None  # what the pilot runs, if not `run`
+    seconds: float = 0  # how long a round takes, however few jobs that is; 0: as the options say
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,16 @@ def lengths(scale: Scale) -> Iterator[Asked]:
         yield asked("river_fast, max_workers 100", RIVER_FAST, work(RIVER_FAST, *arguments), rival=go)
         run = work(RIVER_FAST, *arguments, "--mode", "async")
         yield asked("river_fast, async, max_workers 100", RIVER_FAST, run, rival=go)
+        run = work(RIVER_FAST, *arguments, "--mode", "async", "--loop", "asyncio")
+        yield asked("river_fast, async without uvloop, max_workers 100", RIVER_FAST, run, rival=go)
         yield asked(go, GO, work(GO, *arguments))
+    for number, ms in itertools.product((1, 10), (1, 10, 100)):
+        pilot, arguments = max(number * 500 // ms, 10), workers(number, "--sleep-ms", str(ms))
+        asked = functools.partial(
+            Asked, "lengths", f"{ms} ms, max_workers {number}", pilot=pilot, seconds=scale.seconds / 5
+        )
+        yield asked("river_fast", RIVER_FAST, work(RIVER_FAST, *arguments))
+        yield asked("river_fast, async", RIVER_FAST, work(RIVER_FAST, *arguments, "--mode", "async"))
 
 
 def threads(arguments: Sequence[str], seconds: float) -> Run:

@@ -17,7 +17,7 @@ Case = dict[str, Any]
 TITLES = {
     "throughput": "No-op jobs, inserted beforehand",
     "workers": "No-op jobs by max_workers, one process",
-    "lengths": "Jobs that sleep, max_workers 100, one process",
+    "lengths": "Jobs that sleep, one process",
     "inserts": "Inserts",
     "latency": "Insert returned to work function entered, client and worker in one process",
     "stop": "Stop in mid-load",
@@ -44,7 +44,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("client CPU us/job", "client_cpu_us", ".2f"),
         Column("PostgreSQL CPU us/job", "postgres_cpu_us", ".1f"),
     ),
-    "lengths": (Column("client CPU us/job", "client_cpu_us", ".2f"), Column("most at once", "most_at_once", ",.0f")),
+    "lengths": (
+        Column("client CPU us/job", "client_cpu_us", ".2f"),
+        Column("most at once", "most_at_once", ",.0f"),
+        Column("a slot idle between two jobs, ms", "idle_ms", ".2f"),
+    ),
     "inserts": WORK,
     "latency": (
         Column("p50 ms", "p50", ".2f"),

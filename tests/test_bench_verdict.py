@@ -181,8 +181,10 @@ def test_slow_contestant_gets_fewer_jobs_and_whole_batches(programs: Any) -> Non
     decide, questions, contestants = (programs(name) for name in ("decide", "questions", "contestants"))
     options = argparse.Namespace(jobs=200_000, seconds=10.0)
 
-    def jobs(rate: float, unit: int = 1) -> int:
-        asked = questions.Asked("throughput", "", "", contestants.GO, lambda arena, jobs: {}, unit=unit)
+    def jobs(rate: float, unit: int = 1, seconds: float = 0) -> int:
+        asked = questions.Asked(
+            "throughput", "", "", contestants.GO, lambda arena, jobs: {}, unit=unit, seconds=seconds
+        )
         return int(decide.jobs_of(asked, rate, options))
 
     assert jobs(50_000) == jobs(10_000) == 200_000
@@ -190,6 +192,7 @@ def test_slow_contestant_gets_fewer_jobs_and_whole_batches(programs: Any) -> Non
     assert jobs(997, unit=1000) == 9_000
     assert jobs(3) == decide.LEAST_JOBS
     assert jobs(3, unit=5000) == 5000
+    assert (jobs(9.7, seconds=2), jobs(9_000, seconds=2), jobs(0.1, seconds=2)) == (19, 18_000, 1)
 
 
 def test_figures_are_stored_with_six_digits(programs: Any) -> None:

@@ -27,6 +27,7 @@ def parse(description: str, verbs: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-workers", type=int, default=100)
     parser.add_argument("--sleep-ms", type=float, default=0)
     parser.add_argument("--mode", choices=("sync", "async"), default="sync")
+    parser.add_argument("--loop", choices=("best", "asyncio"), default="best", help="best: uvloop if it is there")
     parser.add_argument("--way", choices=("single", "many", "fast"), default="single")
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=1)

@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import river_fast as river
 
 OPTIONS = protocol.parse(__doc__.splitlines()[0], ("work", "insert", "latency"))
+if OPTIONS.loop == "asyncio":
+    sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
 
 
 @dataclass
@@ -27,13 +29,16 @@ class NoopArgs(river.JobArgs, kind="bench_noop"):
 
 
 class Count:
-    """How many sleeping jobs are in hand at once, from any thread: single steps of a set and a list need no lock."""
+    """Sleeping jobs in hand, from any thread: single steps of a set and of lists need no lock."""
 
     def __init__(self) -> None:
         self._now: set[int] = set()
         self._records = [0]
+        self._entered: list[float] = []
+        self._left: list[float] = []
 
     def enter(self, job_id: int) -> None:
+        self._entered.append(time.monotonic())
         self._now.add(job_id)
         now = len(self._now)
         if now > self._records[-1]:
@@ -41,10 +46,27 @@ class Count:
 
     def leave(self, job_id: int) -> None:
         self._now.discard(job_id)
+        self._left.append(time.monotonic())
 
     @property
     def most(self) -> int:
+        """At once, ever."""
         return max(self._records)
+
+    def idle_ms(self, slots: int) -> float | None:
+        """How long a slot stood idle between two jobs, in the mean, while there were jobs: from the second tenth of
+        the jobs on to the ninth. What a job spends outside of its function, before and after, counts as idle."""
+        entered = sorted(self._entered)
+        jobs = len(entered) // 10 * 8
+        if jobs == 0:
+            return None
+        begin, end = entered[jobs // 8], entered[jobs // 8 + jobs]
+
+        def within(moments: list[float]) -> float:
+            return sum(min(max(moment, begin), end) for moment in moments)
+
+        busy = within(self._left) - within(entered)
+        return (slots * (end - begin) - busy) / jobs * 1000
 
 
 def make_workers(count: Count) -> river.Workers:
@@ -95,8 +117,8 @@ def work() -> None:
             protocol.say(worked=said)
     used, begin = time.process_time() - before, time.monotonic()
     graceful = client.stop(30).graceful
-    seconds = time.monotonic() - begin
-    protocol.say(worked=said, cpu_s=used, stop_s=seconds, most=count.most, graceful=graceful)
+    seconds, idle = time.monotonic() - begin, count.idle_ms(OPTIONS.max_workers)
+    protocol.say(worked=said, cpu_s=used, stop_s=seconds, most=count.most, graceful=graceful, idle_ms=idle)
 
 
 def one_batch(client: river.Client) -> Callable[[int], Any]:
