@@ -273,9 +273,8 @@ cdef class Fetcher:
                 return None
 
     def worker_started(self, queue: int, count: int) -> None:
-        """Before starting `count` worker threads: each will call `pop` until it returns None.
-
-        A negative count takes it back: threads that could not be started, or whose job is stuck.
+        """Before starting `count` worker threads: each will call `pop` until it returns None. A negative count takes it
+        back: threads that could not be started, or whose job is stuck.
         """
         rf_queue_announce(self._queue(queue), count)
 
