@@ -99,6 +99,8 @@ def test_promise_is_kept_at_its_bound_and_unmeasured_without_a_figure(verdict: A
     assert at_least.row([]) == ["rate", "at least 3", "3.00", "kept"]
     assert at_most.row([]) == ["cost", "at most 3", "3.00", "**not kept**"]
     assert verdict.Promise("none", lambda cases: None, 1).row([]) == ["none", "at least 1", "not measured", ""]
+    of_a_rival = verdict.Promise("times", lambda cases: 1.7, 2, rival_of_limit=lambda cases: 0.6)
+    assert of_a_rival.row([]) == ["times", "at least 2", "1.70", "**not kept**: it takes 1.20 of the limit"]
 
 
 def test_promises_find_their_cases_under_the_names_that_the_questions_give(programs: Any, verdict: Any) -> None:

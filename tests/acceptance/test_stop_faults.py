@@ -172,7 +172,7 @@ def test_job_that_ends_at_the_very_moment_it_is_abandoned_is_recorded_once(
     make_client: Any, slow_disk: None, monkeypatch: Any, caplog: Any
 ) -> None:
     """Both outcomes are pushed; one is recorded, and the other is nobody's loss."""
-    inside, gate, ended = threading.Event(), threading.Event(), threading.Event()
+    inside, gate = threading.Event(), threading.Event()
 
     def work(job: river.Job[Args]) -> None:
         inside.set()
@@ -183,20 +183,11 @@ def test_job_that_ends_at_the_very_moment_it_is_abandoned_is_recorded_once(
     client.start()
     assert inside.wait(20)
     services: ClientServices = client._services
-    executor = services.producer._executor
-    whole = executor._push_completed
-
-    def push_completed(claim: int) -> int:
-        pushed = whole(claim)
-        ended.set()
-        return pushed
-
-    executor._push_completed = push_completed  # type: ignore[assignment]
     give_up = services.completer.give_up
 
     def first_the_job(row: Any, outcome: Any) -> int:
         gate.set()
-        ended.wait(0.2)
+        eventually(lambda: not services.producer.running(), what="the job's own outcome pushed")
         return give_up(row, outcome)
 
     monkeypatch.setattr(services.completer, "give_up", first_the_job)
