@@ -3,6 +3,8 @@
 Owns its rf_job. What was not asked of the server (state, queue, finalized_at) is known and made up here.
 """
 
+import struct
+
 cdef rf_job _no_job
 memset(&_no_job, 0, sizeof(_no_job))
 _no_job.kind = _no_job.undecodable = -1
@@ -10,6 +12,13 @@ _no_job.kind = _no_job.undecodable = -1
 
 cdef str _text(const char *bytes, Py_ssize_t length):
     return PyUnicode_DecodeUTF8(bytes, length, "replace")
+
+
+cdef bytes _names(rf_fetcher *f):
+    """The array of text that holds this client's id alone, as PostgreSQL sends it."""
+    cdef int length = f.client_id_length
+    head = struct.pack("!iiIiii", 1, 0, 25, 1, 1, length)  # dimensions, no NULLs, text's oid, one element from 1
+    return head + PyBytes_FromStringAndSize(f.client_id, length)
 
 
 @cython.final
@@ -54,7 +63,7 @@ cdef class FetchedRow:
             queue = self._queue()
             return PyBytes_FromStringAndSize(queue.name, queue.name_length)
         if self._job.length[at] < 0:
-            return None
+            return _names(self._fetcher._f) if at == RF_ATTEMPTED_BY else None
         return PyBytes_FromStringAndSize(self._job.data + self._job.offset[at], self._job.length[at])
 
     @property

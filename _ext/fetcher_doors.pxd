@@ -17,6 +17,7 @@ cdef extern from "rows.h" nogil:
         RF_MAX_ATTEMPTS
         RF_PRIORITY
         RF_ARGS
+        RF_ATTEMPTED_BY
         RF_KIND
 
     int64_t rf_read_int(const char *bytes, int32_t length)

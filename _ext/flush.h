@@ -99,7 +99,7 @@ static int rf_send_copy(rf_completer *c, rf_session *s, const rf_outcome *items,
                         int64_t *touched) {
     rf_buffer *message = &s->message;
     int64_t now = rf_now();
-    enum { WIDTH = 2 + 4 * 4 + 8 + 2 + 8 + 8 };
+    enum { WIDTH = 2 + 4 * 4 + 8 + 2 + 8 + 16 };
     rf_buffer_clear(message);
     rf_copy_begin(message);
     if (rf_buffer_reserve(message, count * WIDTH)) {
@@ -112,8 +112,9 @@ static int rf_send_copy(rf_completer *c, rf_session *s, const rf_outcome *items,
             rf_store_i16(to + 18, (int16_t)items[i].attempt);
             rf_store_i32(to + 20, 8);
             rf_store_i64(to + 24, items[i].attempted_at);
-            rf_store_i32(to + 32, 8);
+            rf_store_i32(to + 32, 16); /* an interval: microseconds, days, months */
             rf_store_i64(to + 36, (now - items[i].ended_ns) / 1000);
+            rf_store_i64(to + 44, 0);
         }
         message->length += count * WIDTH;
     }

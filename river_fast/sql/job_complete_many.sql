@@ -4,7 +4,7 @@
 UPDATE @schema@river_job AS job
 SET
     state = 'completed',
-    finalized_at = now() - outcome.age * interval '1 microsecond'
+    finalized_at = now() - outcome.age
 FROM pg_temp.river_fast_outcome AS outcome
 WHERE job.id = outcome.id
     AND job.id = ANY (ARRAY(SELECT staged.id FROM pg_temp.river_fast_outcome AS staged))

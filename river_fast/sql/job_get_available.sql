@@ -1,5 +1,6 @@
 -- $1 queue, $2 limit, $3 client id. The ctid form keeps its plan in every table state; rows whose attempt is at the
 -- type's end, or whose attempted_by is not a list, must not be able to fail the statement for all the others.
+-- An attempted_by that names this client alone is not sent back: most do, and an array is the dearest column to send.
 UPDATE @schema@river_job
 SET state = 'running',
     attempt = attempt + 1,
@@ -22,5 +23,6 @@ WHERE ctid = ANY (ARRAY(
     FOR UPDATE SKIP LOCKED
 ))
 RETURNING
-    id, attempt, max_attempts, attempted_at, created_at, scheduled_at, priority, args, attempted_by, errors, kind,
+    id, attempt, max_attempts, attempted_at, created_at, scheduled_at, priority, args,
+    CASE WHEN pg_catalog.cardinality(attempted_by) > 1 THEN attempted_by END, errors, kind,
     metadata, tags

@@ -21,5 +21,6 @@ WHERE id = ANY (ARRAY(
     FOR UPDATE SKIP LOCKED
 ))
 RETURNING
-    id, attempt, max_attempts, attempted_at, created_at, scheduled_at, priority, args, attempted_by, errors, kind,
+    id, attempt, max_attempts, attempted_at, created_at, scheduled_at, priority, args,
+    CASE WHEN pg_catalog.cardinality(attempted_by) > 1 THEN attempted_by END, errors, kind,
     metadata, tags

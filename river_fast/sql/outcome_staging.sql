@@ -4,5 +4,5 @@ CREATE TEMPORARY TABLE river_fast_outcome (
     id bigint NOT NULL,
     attempt smallint NOT NULL,
     attempted_at timestamptz,
-    age bigint NOT NULL
+    age interval NOT NULL
 ) ON COMMIT DELETE ROWS

@@ -41,7 +41,7 @@ static int fake_execute(PGconn *c, const char *name, int n, const char *const *v
     server.count = (int)(rf_load_i64(values[0] + 8) & 0xffffffff);
     return 1;
 }
-static int fake_put(PGconn *c, const char *data, int length) { (void)c; (void)data; server.count = (length - 21) / 44; return 1; }
+static int fake_put(PGconn *c, const char *data, int length) { (void)c; (void)data; server.count = (length - 21) / 52; return 1; }
 static int fake_end(PGconn *c, const char *e) { (void)c; (void)e; return 1; }
 static PGresult *fake_result(PGconn *c) {
     (void)c;
