@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.liveness import Liveness, Run
+from river_fast.liveness import Claim, Liveness
 from tests.fix_liveness import GENERATED, GIVEN, World, driver, listening, make_world, quick, world
 from tests.fix_rows import column, heard, insert
 from tests.stress import hammer
@@ -76,15 +76,17 @@ def test_a_look_asked_for_during_a_look_is_one_more(
         monkeypatch.setattr(f"river_fast.liveness.{name}", 60.0)
     world = make_world()
     looks: list[None] = []
+    read = world.liveness._running
 
-    def held() -> set[Run]:
+    def running() -> list[Claim]:
+        claims = read()
         looks.append(None)
         if len(looks) == 1:  # the rows of this look have been read already
             world.claim()
             world.liveness.check_soon()
-        return set()
+        return claims
 
-    world.liveness._held = held
+    monkeypatch.setattr(world.liveness, "_running", running)
     world.liveness.start()
     world.liveness.lock_taken()
     while world.liveness.looked.wait() == 0:

@@ -140,7 +140,8 @@ def stage(completer: HotConnection, batch: int) -> None:
     completer.conn.execute(
         completer.text(
             "INSERT INTO pg_temp.river_fast_outcome (id, attempt, attempted_at, age)"
-            f" SELECT id, attempt, attempted_at, interval '1 microsecond' FROM @schema@river_job ORDER BY id LIMIT {batch}"
+            " SELECT id, attempt, attempted_at, interval '1 microsecond'"
+            f" FROM @schema@river_job ORDER BY id LIMIT {batch}"
         )
     )
 
