@@ -118,13 +118,13 @@ static void rf_keep(rf_completer *c, int64_t now) {
 static void rf_rest(rf_completer *c) {
     int64_t first_at = 0;
     for (;;) {
-        bool closed = rf_outcome_ring_is_closed(&c->ring);
+        bool closed = rf_outcome_ring_is_closed(&c->ring), busy = rf_relief_busy(c);
         uint32_t size = (uint32_t)rf_outcome_ring_size(&c->ring);
         int64_t now = rf_now();
         uint32_t enough = c->mode == RF_MODE_BATCH && !closed ? RF_FLUSH_ROWS : 1;
         int64_t aside_due = rf_aside_due(c);
         if (size >= enough || rf_relief_left(c) || rf_out_of_time(c)) return;
-        if (closed && aside_due == INT64_MAX && !rf_relief_busy(c)) return;
+        if (closed && aside_due == INT64_MAX && !busy) return;
         if (size > 0 && first_at == 0) first_at = now;
         int64_t until = rf_least(aside_due, size > 0 ? first_at + c->flush_after : INT64_MAX);
         if (now >= until) return;
@@ -136,7 +136,9 @@ static void rf_rest(rf_completer *c) {
         atomic_store_explicit(&c->armed, armed, memory_order_seq_cst);
         atomic_thread_fence(memory_order_seq_cst); /* pairs with the fence in rf_completer_pushed */
         int result = RF_OK;
-        if (rf_outcome_ring_size(&c->ring) < armed && rf_outcome_ring_is_closed(&c->ring) == closed)
+        /* looked at again: rf_keep may have taken the signal of any of them */
+        if (rf_outcome_ring_size(&c->ring) < armed && rf_outcome_ring_is_closed(&c->ring) == closed &&
+            rf_relief_busy(c) == busy && !rf_relief_left(c))
             result = rf_conn_idle(&c->main.conn, until);
         atomic_store_explicit(&c->armed, 0, memory_order_relaxed);
         if (result == RF_LOST) rf_connection_gone(c);
@@ -163,6 +165,16 @@ static void rf_give_up_one(rf_completer *c, rf_outcome *item, const char *why) {
     rf_settle_one(c, item);
 }
 
+/* With the mutex held, and again when it returns: until nothing is in the relief's hands. Its operations end by the
+ * deadline too, and it takes nothing more once the ring is closed. */
+static void rf_await_relief(rf_completer *c) {
+    while (rf_relief_busy(c)) {
+        pthread_mutex_unlock(&c->mutex);
+        rf_conn_idle(&c->main.conn, rf_now() + RF_STOP_GRACE);
+        pthread_mutex_lock(&c->mutex);
+    }
+}
+
 /* What is still here was not acknowledged: it is told, never silently dropped. */
 static void rf_give_up(rf_completer *c, const char *why) {
     rf_outcome outcome;
@@ -171,6 +183,7 @@ static void rf_give_up(rf_completer *c, const char *why) {
     else snprintf(text, sizeof text, "%s; the last error: %.70s (SQLSTATE %s)", why, c->main.conn.error,
                   c->main.conn.sqlstate[0] ? c->main.conn.sqlstate : "none");
     pthread_mutex_lock(&c->mutex);
+    rf_await_relief(c);
     for (size_t i = 0; i < c->batch_count; i++)
         if (!c->batch[i].settled) rf_give_up_one(c, &c->batch[i], text);
     c->batch_count = 0;
@@ -195,7 +208,6 @@ static void rf_give_up(rf_completer *c, const char *why) {
 static void rf_completer_end(rf_completer *c, const char *why) {
     rf_outcome_ring_close(&c->ring);
     rf_wake_signal(&c->relief.wake);
-    while (rf_relief_busy(c)) rf_conn_idle(&c->main.conn, rf_now() + RF_STOP_GRACE); /* its operation ends by the deadline too */
     rf_give_up(c, why);
     rf_conn_close(&c->main.conn);
     atomic_store(&c->ended, 1);

@@ -22,6 +22,7 @@ cdef extern from "completer_run.h" nogil:
         return atomic_load(&c->held) + (int64_t)rf_outcome_ring_size(&c->ring);
     }
     static void rf_completer_want_rows(rf_completer *c, int on) {
+        if (rf_completer_forked(c)) return; /* its descriptors are the parent's */
         atomic_store(&c->want_rows, on);
         rf_wake_signal(&c->relief.wake); /* it looks whether it may help now */
     }

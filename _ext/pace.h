@@ -116,7 +116,9 @@ static void rf_pace_empty(rf_queue *queue, int64_t now) {
     int64_t gap = queue->cooldown << (pace->empties < 16 ? pace->empties : 16);
     pace->repeat_at = now + gap;
     if (++pace->empties < RF_EMPTY_FETCHES) return;
-    if (now >= pace->unsaid_until || gap > RF_RECHECK_FIRST) pace->repeat = false;
+    if (now < pace->unsaid_until && gap <= RF_RECHECK_FIRST) return;
+    pace->repeat = false;
+    pace->unsaid = 0;
 }
 
 /* A fetch that asked for `asked` brought `rows` of `bytes`. `unsaid`: no notification was its reason. */

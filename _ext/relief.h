@@ -10,6 +10,8 @@
 #ifndef RF_RELIEF_H
 #define RF_RELIEF_H
 
+#include <sched.h>
+
 #include "record.h"
 
 /* ---- what the completer thread asks ---- */
@@ -65,11 +67,13 @@ static bool rf_relief_connect(rf_completer *c) {
     return false;
 }
 
-/* False: there was nothing any more. */
+/* False: there was nothing any more, or it may not: looked at under the mutex, for who closes gives up what is left
+ * under it, and connecting may have taken a while. */
 static bool rf_relief_gather(rf_completer *c) {
     rf_relief *r = &c->relief;
     pthread_mutex_lock(&c->mutex);
-    while (r->batch_count < RF_BATCH_MAX && rf_outcome_ring_pop(&c->ring, &r->batch[r->batch_count]) == RF_POPPED)
+    bool may = rf_relief_may(c) && !rf_relief_over(c);
+    while (may && r->batch_count < RF_BATCH_MAX && rf_outcome_ring_pop(&c->ring, &r->batch[r->batch_count]) == RF_POPPED)
         r->batch_count++;
     size_t count = r->batch_count;
     if (count > 0) atomic_store(&r->busy, 1);
@@ -110,7 +114,9 @@ static void rf_relief_run(rf_completer *c) {
     rf_block_signals(&before);
     while (!rf_relief_over(c)) {
         if (!rf_relief_wanted(c)) rf_relief_rest(c);
-        else if (rf_relief_connect(c) && rf_relief_gather(c)) rf_relief_flush(c);
+        else if (!rf_relief_connect(c)) continue;
+        else if (rf_relief_gather(c)) rf_relief_flush(c);
+        else sched_yield(); /* a push is in flight: its slot is taken, not yet published */
     }
     rf_conn_close(&c->relief.session.conn);
     rf_restore_signals(&before);

@@ -57,15 +57,26 @@ class _LoopQueue:
     def _pump(self) -> None:
         """Takes jobs and begins them, as many as there are and as one turn may."""
         self._asked = True  # also while a Task that starts eagerly runs to its end inside `begin`: no recursion
-        runner = self._runner
-        for _ in range(PUMP_MAX):
-            job = self._try_pop(self._index, 0 if self.shared else self._running)
-            if job is None:
-                self._asked = False
-                return
-            self._running += 1
-            runner.begin(job, self)
-        runner._loop.call_soon(self._pump)
+        try:
+            for _ in range(PUMP_MAX):
+                job = self._try_pop(self._index, 0 if self.shared else self._running)
+                if job is None:
+                    self._asked = False
+                    return
+                self._begin(job)
+            self._runner._loop.call_soon(self._pump)
+        except BaseException:  # Ctrl-C on the caller's own loop, no memory: the next look begins anew
+            self._asked = False
+            raise
+
+    def _begin(self, job: Job[Any]) -> None:
+        self._running += 1
+        try:
+            self._runner.begin(job, self)
+        except BaseException:
+            self._running -= 1
+            self._runner._executor.try_give_back(job, self.active)
+            raise
 
 
 class AsyncRunner:

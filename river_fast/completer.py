@@ -172,12 +172,12 @@ class Completer(Service):
     def wait_closed(self, patience: float) -> bool:
         """The second half; False: `patience` ended before the deadline did."""
         thread = self._compiled_thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             left = max(self._close_deadline - time.monotonic(), 0.0) + JOIN_GRACE
             thread.join(min(left, patience))
             if thread.is_alive() and patience < left:
                 return False
-        if self._relief_thread is not None:  # told to end with the other, which has waited for what it was at
+        if self._relief_thread is not None and self._relief_thread.ident is not None:
             self._relief_thread.join(JOIN_GRACE)
         self.wait_stopped(JOIN_GRACE)
         return True
@@ -197,11 +197,13 @@ class Completer(Service):
         self._compiled_thread = threading.Thread(
             target=self._compiled.run, name="river_fast.completer.compiled", daemon=True
         )
-        self._relief_thread = threading.Thread(
-            target=self._compiled.relieve, name="river_fast.completer.relief", daemon=True
-        )
+        relief = threading.Thread(target=self._compiled.relieve, name="river_fast.completer.relief", daemon=True)
         self._compiled_thread.start()
-        self._relief_thread.start()
+        try:
+            relief.start()
+        except RuntimeError:
+            self._logger.warning("no more threads can be started; the completer goes on without its relief")
+        self._relief_thread = relief
 
     def _run(self) -> None:
         """Until the compiled part has ended and said its last."""

@@ -136,7 +136,8 @@ class Config:
     took 0.3 ms, 0.45 to 0.32 ms, and 27,200, not 25,700. Its price: after a crash of the *server* the claims of
     the last moments (three times its `wal_writer_delay`, 0.6 s) may be forgotten. Their jobs are available again and
     run again, though they were worked, and that first start is not counted in `attempt`. Nothing is lost: inserts and
-    outcomes are flushed as ever, and an outcome's flush is its claim's too. A crash of a client costs nothing more than
+    outcomes are flushed as ever, and an outcome's flush is its claim's too. A giving back of those moments may be
+    forgotten likewise: such rows are reclaimed as those of a dead client. A crash of a client costs nothing more than
     without it.
     `rescue_stuck_jobs_after`: checked and kept for the job rescuer, which this version does not run yet.
     """

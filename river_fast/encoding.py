@@ -66,6 +66,9 @@ def encode_plain(plain: dict[str, Any], field: str, limit: int) -> bytes:
     return raw
 
 
+TOGETHER_MAX_CHARS = 16 * 1024 * 1024  # of strings in the jobs that are encoded together
+
+
 def encode_plain_many(
     names: Sequence[str], columns: Sequence[Sequence[Any]], count: int, limit: int
 ) -> Sequence[bytes] | None:
@@ -75,6 +78,8 @@ def encode_plain_many(
         return None
     if not names:
         return [b"{}"] * count
+    if sum([len(value) for column in columns for value in column if type(value) is str]) > TOGETHER_MAX_CHARS:
+        return None  # the texts stand in memory several times while they are cut
     if len(names) == 1:
         objects = [{names[0]: value} for value in columns[0]]
     else:

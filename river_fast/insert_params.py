@@ -173,7 +173,8 @@ class InsertBuilder:
         known = self._known_kinds()
         cache: dict[tuple[int, int], tuple[ResolvedOpts, ArgsInfo, InsertOpts | None]] = {}
         simple: dict[type[Any], tuple[ArgsInfo, ResolvedOpts]] = {}  # types whose jobs differ in their args alone
-        rest, count = iter(params), 1  # the first tells what the others may be like
+        # The first tells what the others may be like. What makes its items one by one may change those it made before.
+        rest, count, is_made = iter(params), 1, isinstance(params, list | tuple)
         while items := list(islice(rest, count)):
             if len(batch) + len(items) > MAX_JOBS:
                 raise ValidationError("params", f"more than {MAX_JOBS} jobs in one call: insert them in several")
@@ -183,7 +184,8 @@ class InsertBuilder:
                 _check_size(batch)
             else:
                 self._add_each(batch, items, cache, simple, known, internal)
-            count = max(min(CHUNK, CHUNK_BYTES * len(batch) // max(batch.size, 1)), 1)
+            if is_made:
+                count = max(min(CHUNK, CHUNK_BYTES * len(batch) // max(batch.size, 1)), 1)
         if not batch.args:
             raise ValidationError("params", "no jobs to insert")
         return batch

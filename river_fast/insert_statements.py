@@ -28,6 +28,7 @@ from river_fast.pg_binary import BinaryParam
 
 ROWS_PER_STATEMENT: Final = 5_000
 BYTES_PER_STATEMENT: Final = 32 * 1024 * 1024  # one parameter may hold 256 MB; a statement this large is slow enough
+FEW_QUEUES: Final = 16  # a notification's parameters are kept for so many at most
 ROWS_PER_CHUNK: Final = 500  # of a COPY: the next are put together while the server works on these
 _COLUMNS = 16  # job.COLUMNS; what follows in a row is the unique insert's own
 
@@ -47,8 +48,9 @@ def statements(
 
     `lock_timeout`: how long unique jobs wait for a rival's commit (PostgreSQL's setting, local to the transaction).
     """
+    alike = batch.is_alike()
     return [
-        _statement(batch, positions, () if number else queues, schema, lock_timeout)
+        _statement(batch, positions, alike, () if number else queues, schema, lock_timeout)
         for number, positions in enumerate(_chunks(batch))
     ]
 
@@ -74,13 +76,18 @@ def _chunks(batch: InsertBatch) -> list[Sequence[int]]:
 
 
 def _statement(
-    batch: InsertBatch, positions: Sequence[int], queues: Sequence[str], schema: str, lock_timeout: str | None
+    batch: InsertBatch,
+    positions: Sequence[int],
+    alike: bool,
+    queues: Sequence[str],
+    schema: str,
+    lock_timeout: str | None,
 ) -> Statement[Any]:
-    if batch.is_alike():
+    if alike:
         args = batch.args if len(positions) == len(batch) else [batch.args[position] for position in positions]
-        alike = _alike_params(batch.opts[0])
+        shared = _alike_params(batch.opts[0])
         kind = pg_binary.param(pg_binary.TEXT, batch.infos[0].kind_element)
-        found = {"args": pg_binary.jsonb_array(args), "kind": kind, **alike, **notify_params(schema, tuple(queues))}
+        found = {"args": pg_binary.jsonb_array(args), "kind": kind, **shared, **notify_params(schema, tuple(queues))}
         return Statement("job_insert_many_alike", found, _in_order, lazy=True)
     opts = [batch.opts[position] for position in positions]
     params = {
@@ -121,11 +128,17 @@ def _alike_params(opts: ResolvedOpts) -> dict[str, BinaryParam]:
     return params
 
 
-@lru_cache(maxsize=256)
 def notify_params(schema: str, queues: tuple[str, ...]) -> Mapping[str, BinaryParam]:
     """River's payload, letter for letter; queue names hold nothing that JSON escapes."""
+    return _few_queues(schema, queues) if len(queues) <= FEW_QUEUES else _notify_params(schema, queues)
+
+
+def _notify_params(schema: str, queues: tuple[str, ...]) -> Mapping[str, BinaryParam]:
     payloads = pg_binary.texts(f'{{"queue": "{queue}"}}' for queue in queues)
     return {"channel": BinaryParam(pg_binary.TEXT, f"{schema}.river_insert".encode()), "payloads": payloads}
+
+
+_few_queues = lru_cache(maxsize=256)(_notify_params)
 
 
 def _in_order(rows: list[RawRow], count: int) -> list[tuple[RawRow, bool]]:

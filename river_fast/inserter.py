@@ -280,6 +280,8 @@ class Inserter:
         batch = plan.batch
         rows: list[tuple[RawRow, bool]] = [row for reply in replies for row in reply]
         if not batch.unique:
+            if len(rows) != len(batch):
+                raise DatabaseError(f"{len(rows)} rows came back for {len(batch)} jobs: does a trigger leave some out?")
             return list(map(JobInsertResult, map(Job, [StoredRow(row) for row, _ in rows], batch.infos)))
         results: list[JobInsertResult] = []
         position = 0

@@ -8,6 +8,8 @@ import logging
 import socket
 from typing import Any, cast
 
+import pytest
+
 import river_fast as river
 from river_fast.async_runner import AsyncRunner
 from river_fast.job import Job
@@ -68,6 +70,10 @@ class Ring:
         return 0
 
     push_completed = try_push_completed
+
+    def try_push(self, claim: int, outcome: object) -> int:
+        self.started -= 1
+        return 0
 
 
 def runner_of(function: Any, ring: Ring) -> AsyncRunner:
@@ -155,6 +161,34 @@ async def test_slot_of_a_stuck_job_is_known_to_be_somebody_elses() -> None:
     never.set()
     await turns(10 * TURNS)
     assert ring.completed == 10
+    runner.close(1)
+    await turns(1)
+    ring.close()
+
+
+async def test_job_whose_beginning_fails_goes_back_and_the_queue_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, begun = Ring(4), []
+
+    async def work(job: river.Job[Any]) -> None:
+        begun.append(job.id)
+
+    runner = runner_of(work, ring)
+    begin = runner.begin
+
+    def no_memory(job: Job[Any], queue: Any) -> None:
+        if job.id == 1:
+            raise MemoryError
+        begin(job, queue)
+
+    monkeypatch.setattr(runner, "begin", no_memory)
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", lambda context: None)
+    runner.start()
+    await turns(TURNS)
+    runner.slot_freed(0)
+    await turns(2 * TURNS)
+    assert begun == [0, 2, 3]
+    assert ring.active == {}
+    assert ring.started == 0
     runner.close(1)
     await turns(1)
     ring.close()

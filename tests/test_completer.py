@@ -233,3 +233,23 @@ def test_double_close_from_many_threads_is_one_close(driver: PsycopgDriver, conn
         thread.join(30)
     assert reports == [[]] * 10
     assert states(conn) == {"completed": 500}
+
+
+def test_completer_without_a_thread_for_its_relief_goes_on_alone(
+    driver: PsycopgDriver, conn: Conn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "river_fast.completer.relief":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    claims = start_jobs(conn, 3)
+    with running(driver) as completer:
+        for claim in claims:
+            completer.push_completed(claim.address)
+        assert completer.close(30) == []
+    assert states(conn) == {"completed": 3}
+    assert "without its relief" in caplog.text

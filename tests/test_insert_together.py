@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -166,3 +167,24 @@ def test_server_that_dies_in_the_middle_of_a_copy(
     assert count() == 0
     del jobs[CHUNK]
     assert inserter.insert_many_fast(jobs) == count() == MANY - 1
+
+
+def test_what_a_generator_makes_anew_of_one_object_is_read_as_it_was_made() -> None:
+    def reused() -> Iterator[Any]:
+        args = EmailArgs("")
+        for number in range(MANY):
+            args.to = str(number)
+            yield args
+
+    builder = InsertBuilder(
+        max_attempts=1, max_args_bytes=10_000, known_kinds=lambda: None, now=lambda: datetime.now(UTC)
+    )
+    batch = builder.many(reused())
+    assert [json.loads(args)["to"] for args in batch.args] == [str(number) for number in range(MANY)]
+
+
+def test_a_large_text_that_many_jobs_share_is_not_written_out_for_all_of_them() -> None:
+    text = "x" * (insert_params.CHUNK_BYTES // 10)
+    codec = args_info(EmailArgs).codec
+    assert codec.encode_many([EmailArgs(text)] * 11, HARD_MAX_BYTES) is None
+    assert codec.encode_many([EmailArgs(text)] * 9, HARD_MAX_BYTES) is not None

@@ -40,8 +40,12 @@ class Lent:
             conn = self._conn = self._pool.getconn()
         except psycopg.Error as error:
             raise pool_error(error) from error
-        conn.answer_timeout = self._answer_timeout
-        return self._executor(conn, alone=True)
+        try:
+            conn.answer_timeout = self._answer_timeout
+            return self._executor(conn, alone=True)
+        except BaseException:  # Ctrl-C: nobody would give it back
+            self._pool.putconn(conn)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -70,6 +70,8 @@ def ask(
 
 
 def _checked(results: list[pq.abc.PGresult]) -> pq.abc.PGresult:
+    if not results:
+        raise errors.InternalError("got no result from the query")
     for result in results:
         if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
             raise errors.error_from_result(result)

@@ -19,8 +19,8 @@ FULL_IS_LOST = Fault(
     "if (rf_job_ring_try_push(&lane->ring, &cell) == RF_PUSHED) return true;",
     "rf_job_ring_try_push(&lane->ring, &cell); if (tries >= 0) return true;",
 )
-GIVES_UP = Fault("pace.h", "now >= pace->unsaid_until || gap > RF_RECHECK_FIRST", "true")
-NEVER_GIVES_UP = Fault("pace.h", "now >= pace->unsaid_until || gap > RF_RECHECK_FIRST", "false")
+GIVES_UP = Fault("pace.h", "now < pace->unsaid_until && gap <= RF_RECHECK_FIRST", "false")
+NEVER_GIVES_UP = Fault("pace.h", "now < pace->unsaid_until && gap <= RF_RECHECK_FIRST", "true")
 PAST_THE_END = Fault("rows.h", "if (position + 4 > length) return false;", "")
 
 
