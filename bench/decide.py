@@ -190,8 +190,10 @@ def kept_cases(file: Path, questions: list[str]) -> list[verdict.Case]:
 
 def text_of(document: dict[str, Any]) -> str:
     """What goes into the README."""
+    rounds = sorted({len(case["runs"]) for case in document["cases"] if case["runs"]})
+    shown = " to ".join(str(number) for number in dict.fromkeys((rounds[0], rounds[-1]))) if rounds else "no"
     lines = [
-        f"At most {document['jobs']:,} jobs a run, {document['rounds']} rounds, medians (ranges). A ratio is of"
+        f"At most {document['jobs']:,} jobs a run, {shown} rounds, medians (ranges). A ratio is of"
         " medians, its range is over the rounds. A rival is River Go with as many workers (for the other peers: with"
         " 2,000; for our async figure: our sync one).",
         "",
