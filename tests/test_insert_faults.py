@@ -32,7 +32,8 @@ TWO_STATEMENTS = [ONE] * (ROWS_PER_STATEMENT + 1)
 
 
 @pytest.fixture
-def proxy(dsn: str) -> Iterator[Proxy]:
+def proxy(dsn: str, schema: str) -> Iterator[Proxy]:
+    """Cut before the schema is dropped: a session that is frozen in mid-transaction holds locks on it."""
     proxy = Proxy(dsn)
     yield proxy
     proxy.close()

@@ -21,7 +21,8 @@ FETCHES_WAITING = """
 
 
 @pytest.fixture
-def proxy(dsn: str) -> Iterator[Proxy]:
+def proxy(dsn: str, schema: str) -> Iterator[Proxy]:
+    """Cut before the schema is dropped: a session that is frozen in mid-transaction holds locks on it."""
     proxy = Proxy(dsn)
     yield proxy
     proxy.close()

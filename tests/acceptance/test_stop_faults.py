@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("busy_machine")
 
 
 @pytest.fixture
-def proxy(dsn: str) -> Iterator[Proxy]:
+def proxy(dsn: str, schema: str) -> Iterator[Proxy]:
+    """Cut before the schema is dropped: a session that is frozen in mid-transaction holds locks on it."""
     made = Proxy(dsn)
     yield made
     made.frozen = made.refusing = False
