@@ -80,8 +80,8 @@ typedef struct rf_relief { /* relief.h: a second thread and session, at work whi
 } rf_relief;
 
 #define RF_COMPLETER_COUNTERS(X)                                                                                    \
-    X(flushes) X(relief_flushes) X(copy_flushes) X(array_flushes) X(recorded) X(fenced) X(gone) X(finished_elsewhere) X(rejected)     \
-    X(set_aside) X(retries) X(reconnects) X(dropped_rows) X(dropped_notices)
+    X(flushes) X(relief_flushes) X(copy_flushes) X(array_flushes) X(recorded) X(fenced) X(gone)                      \
+    X(finished_elsewhere) X(rejected) X(set_aside) X(retries) X(reconnects) X(dropped_rows) X(dropped_notices)
 
 typedef struct rf_completer {
     rf_outcome_ring ring;

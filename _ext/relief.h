@@ -63,7 +63,7 @@ static bool rf_relief_connect(rf_completer *c) {
         if (rf_connect_once(c, s) == RF_OK && s->staging) return true;
         rf_conn_close(&s->conn);
     }
-    rf_conn_idle(&s->conn, s->connect_at);
+    if (!rf_relief_over(c)) rf_conn_idle(&s->conn, s->connect_at); /* connecting may have taken the close's signal */
     return false;
 }
 

@@ -251,6 +251,18 @@ def best_of_limit(where: tuple[str, str], peers: Sequence[str]) -> Callable[[Seq
     return figure
 
 
+def insert_promises() -> list[Promise]:
+    kept = []
+    for group, least in (("fast, 5,000 a call", 1.5), ("many, 1,000 a call", 1.3), ("one by one", 1.3)):
+        name: Name = ("inserts", group, "river_fast")
+        kept.append(Promise(f"insert {group}: x River Go", times(name, ("inserts", group, "River Go")), least))
+    one: Name = ("inserts", "one by one", "river_fast")
+    for callers in ("64 threads", "64 async tasks"):
+        at_once: Name = ("inserts", "64 at once", f"river_fast, {callers}")
+        kept.append(Promise(f"insert from {callers}: x one by one", times(at_once, one), 10, form=".1f"))
+    return kept
+
+
 def promises(python: tuple[int, int] = sys.version_info[:2]) -> list[Promise]:
     """What the project holds itself to, for a client of this Python."""
     best, hundred = OURS.format("2,000"), OURS.format("100")
@@ -300,13 +312,7 @@ def promises(python: tuple[int, int] = sys.version_info[:2]) -> list[Promise]:
             rival_of_limit=best_of_limit(ONE, python_rivals),
         ),
     ]
-    for group, least in (("fast, 5,000 a call", 1.5), ("many, 1,000 a call", 1.3), ("one by one", 1.3)):
-        name: Name = ("inserts", group, "river_fast")
-        kept.append(Promise(f"insert {group}: x River Go", times(name, ("inserts", group, "River Go")), least))
-    one: Name = ("inserts", "one by one", "river_fast")
-    for callers in ("64 threads", "64 async tasks"):
-        at_once: Name = ("inserts", "64 at once", f"river_fast, {callers}")
-        kept.append(Promise(f"insert from {callers}: x one by one", times(at_once, one), 10, form=".1f"))
+    kept += insert_promises()
     for group, p50, p99 in (("50/s", 0.6, 1.2), ("300/s", 0.7, 1.5)):
         pickup: Name = ("latency", group, "river_fast")
         kept.append(Promise(f"pickup at {group}, p50 ms", median(pickup, "p50"), p50, True))

@@ -154,6 +154,13 @@ CREATE TRIGGER dies BEFORE INSERT ON river_job FOR EACH ROW WHEN (new.args->>'to
 """
 
 
+LEAVES_OUT = """
+CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER leaves_out BEFORE INSERT ON river_job
+    FOR EACH ROW WHEN (new.args->>'to' = 'left out') EXECUTE FUNCTION leave_out()
+"""
+
+
 @pytest.mark.parametrize("pending", [False, True], ids=["with its notification", "its own transaction"])
 def test_server_that_dies_in_the_middle_of_a_copy(
     pending: bool, inserter: Inserter, conn: psycopg.Connection[Any], count: Callable[[], int]
@@ -188,3 +195,12 @@ def test_a_large_text_that_many_jobs_share_is_not_written_out_for_all_of_them() 
     codec = args_info(EmailArgs).codec
     assert codec.encode_many([EmailArgs(text)] * 11, HARD_MAX_BYTES) is None
     assert codec.encode_many([EmailArgs(text)] * 9, HARD_MAX_BYTES) is not None
+
+
+def test_trigger_that_leaves_jobs_out_is_told_and_no_job_gets_anothers_row(
+    inserter: Inserter, conn: psycopg.Connection[Any], count: Callable[[], int]
+) -> None:
+    conn.execute(LEAVES_OUT)
+    with pytest.raises(DatabaseError, match="2 of 3 jobs were inserted"):
+        inserter.insert_many([EmailArgs("a"), EmailArgs("left out"), EmailArgs("b")])
+    assert count() == 2
