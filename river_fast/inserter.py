@@ -281,7 +281,7 @@ class Inserter:
         rows: list[tuple[RawRow, bool]] = [row for reply in replies for row in reply]
         if not batch.unique:
             if len(rows) != len(batch):
-                raise DatabaseError(f"{len(rows)} of {len(batch)} jobs were inserted: does a trigger leave out the others?")
+                raise DatabaseError(f"{len(rows)} of {len(batch)} jobs were inserted: does a trigger leave out others?")
             return list(map(JobInsertResult, map(Job, [StoredRow(row) for row, _ in rows], batch.infos)))
         results: list[JobInsertResult] = []
         position = 0
