@@ -26,7 +26,7 @@ cdef bytes _names(rf_fetcher *f):
 @cython.no_gc
 @cython.nonecheck(True)
 cdef class FetchedRow:
-    """The row of a fetched job (river_fast.job.Row), and the one run of it that this process holds.
+    """The row of a fetched job (river_fast.job_row.Row), and the one run of it that this process holds.
 
     Owns the rf_job, and keeps the fetcher: claims point to its slots.
     """

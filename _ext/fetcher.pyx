@@ -23,7 +23,7 @@ from pq cimport rf_pq_load
 from wakeup cimport rf_now, rf_wake_clear
 
 from river_fast.errors import ForkedClientError
-from river_fast.job import COLUMNS as _COLUMNS
+from river_fast.job_row import COLUMNS as _COLUMNS
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:

@@ -12,7 +12,7 @@
 
 #include "wakeup.h"
 
-#define RF_COLUMNS 16 /* river_fast/job.py COLUMNS, same order */
+#define RF_COLUMNS 16 /* river_fast/job_row.py COLUMNS, same order */
 
 /* One queue's slots. `started` counts jobs that hold a slot; it is taken in pop and given back by rf_slots_release,
  * which the completer calls (batch, async: when the outcome is pushed; inline: when it is committed). */

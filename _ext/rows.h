@@ -14,7 +14,7 @@
 #include "job.h"
 #include "pq.h"
 
-/* river_fast/job.py COLUMNS */
+/* river_fast/job_row.py COLUMNS */
 enum {
     RF_ID, RF_STATE, RF_ATTEMPT, RF_MAX_ATTEMPTS, RF_ATTEMPTED_AT, RF_CREATED_AT, RF_FINALIZED_AT, RF_SCHEDULED_AT,
     RF_PRIORITY, RF_ARGS, RF_ATTEMPTED_BY, RF_ERRORS, RF_KIND, RF_METADATA, RF_QUEUE_NAME, RF_TAGS

@@ -10,8 +10,9 @@ import pydantic
 
 import river_fast as river
 from bench.conftest import PerItem
-from river_fast.job import Job, StoredRow, decode_timestamptz, loads_exact
+from river_fast.job import Job
 from river_fast.job_args import args_info
+from river_fast.job_row import StoredRow, decode_timestamptz, loads_exact
 
 TIMES = 1_000
 

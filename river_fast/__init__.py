@@ -5,6 +5,7 @@ languages, on the same tables. `import river_fast as river`.
 """
 
 from river_fast.async_client import AsyncClient
+from river_fast.attempt_error import AttemptError
 from river_fast.client import Client, client_from_context
 from river_fast.config import NEVER, Config, QueueConfig
 from river_fast.errors import (
@@ -33,8 +34,9 @@ from river_fast.errors import (
 )
 from river_fast.event import Event, EventKind, JobStats
 from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult, UniqueOpts
-from river_fast.job import FAR_FUTURE, FAR_PAST, AttemptError, Job, JobState
+from river_fast.job import Job, JobState
 from river_fast.job_args import JobArgs, RawArgs, job_args, unique
+from river_fast.job_row import FAR_FUTURE, FAR_PAST
 from river_fast.migrate import Migrator
 from river_fast.queue import Queue
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy

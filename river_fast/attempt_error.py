@@ -1,4 +1,4 @@
-"""How a failed attempt is written: an AttemptError as JSON that PostgreSQL can always store. River: AttemptError.
+"""How a failed attempt is written, as JSON that PostgreSQL can always store, and read. River: AttemptError.
 
 Pure; any thread. Nothing here may raise: an exception whose text raises, holds a NUL or a lone surrogate, or is 100 MB
 long still leaves an error entry behind, and the other outcomes of its batch untouched.
@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import json
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
+
+from river_fast.job_row import FAR_PAST
 
 ERROR_TEXT_MAX = 16 * 1024  # characters kept of an error's text
 TRACE_TEXT_MAX = 64 * 1024  # characters kept of a traceback: its end, where the error is
 FRAMES_MAX = 64  # frames kept of a deep traceback (recursion): the last ones
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """One failed attempt, as stored in `errors`. River: AttemptError."""
+
+    at: datetime
+    attempt: int
+    error: str
+    trace: str
 
 
 def encode_attempt_error(error: BaseException, attempt: int, age: float = 0.0) -> bytes:
@@ -53,3 +67,32 @@ def storable(text: str) -> str:
     if "\0" in text:
         text = text.replace("\0", "\\u0000")
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def decode_attempt_error(raw: bytes) -> AttemptError:
+    """One element of `errors`, read as leniently as River reads it: nothing stored there may stop a job."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return AttemptError(FAR_PAST, 0, raw.decode("utf-8", "replace"), "")
+    if not isinstance(value, dict):
+        return AttemptError(FAR_PAST, 0, _compact(value), "")
+    try:
+        at = datetime.fromisoformat(value.get("at", ""))
+    except (TypeError, ValueError):
+        at = FAR_PAST
+    try:
+        attempt = int(value.get("attempt", 0))
+    except (TypeError, ValueError, OverflowError):
+        attempt = 0
+    error, trace = value.get("error", ""), value.get("trace", "")
+    return AttemptError(
+        at if at.tzinfo else at.replace(tzinfo=UTC),
+        attempt,
+        error if isinstance(error, str) else _compact(error),
+        trace if isinstance(trace, str) else _compact(trace),
+    )
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from river_fast._ext import completer as compiled
 from river_fast.driver import Driver
-from river_fast.job import Row
+from river_fast.job_row import Row
 from river_fast.job_set_state import JobSetState, Reason
 from river_fast.startstop import Service
 from river_fast.stop_report import UnrecordedOutcome

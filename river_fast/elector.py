@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from river_fast.control import LEADERSHIP_TOPIC, channel
 from river_fast.driver import Driver, RawRow, Statement
 from river_fast.errors import DatabaseError
-from river_fast.job import decode_timestamptz
+from river_fast.job_row import decode_timestamptz
 from river_fast.startstop import Service
 from river_fast.testsignal import TestSignal
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import orjson
 
 from river_fast.errors import DecodeError, EncodeError, ValidationError
-from river_fast.job import loads_exact
+from river_fast.job_row import loads_exact
 
 MAX_DEPTH = 512  # PostgreSQL takes thousands, Python's parser about a thousand: what is stored must be readable
 MAX_DIGITS = 4300  # CPython's own limit between int and text

@@ -28,7 +28,8 @@ from river_fast.insert_combiner import AsyncInsertCombiner, InsertCombiner
 from river_fast.insert_opts import InsertOpts, JobInsertResult
 from river_fast.insert_params import InsertBatch, InsertBuilder
 from river_fast.insert_statements import CopyIn, copies, insert_error, notify_params, statements
-from river_fast.job import Job, StoredRow
+from river_fast.job import Job
+from river_fast.job_row import StoredRow
 from river_fast.notify_limiter import NotifyLimiter
 
 if TYPE_CHECKING:

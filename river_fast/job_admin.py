@@ -12,7 +12,8 @@ from typing import Any
 from river_fast.control import BIGINT_MAX, CONTROL_TOPIC, INSERT_TOPIC, ControlAction, ControlMessage, channel
 from river_fast.driver import Driver, RawRow, Statement
 from river_fast.errors import JobRunningError, NotFoundError, ValidationError
-from river_fast.job import COLUMNS, Job, JobState, StoredRow
+from river_fast.job import Job, JobState
+from river_fast.job_row import COLUMNS, StoredRow
 from river_fast.statement_runner import StatementRunner
 
 

@@ -27,7 +27,8 @@ from river_fast.errors import (
     JobSnoozeError,
     UnknownJobKindError,
 )
-from river_fast.job import ERRORS, Job, decode_array, loads_exact
+from river_fast.job import Job
+from river_fast.job_row import ERRORS, decode_array, loads_exact
 from river_fast.job_run import CancelCause, JobRun
 from river_fast.job_set_state import JobSetState
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy

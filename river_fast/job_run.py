@@ -20,7 +20,8 @@ from river_fast.errors import (
     JobTimeoutError,
     ValidationError,
 )
-from river_fast.job import Job, StoredRow
+from river_fast.job import Job
+from river_fast.job_row import StoredRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -22,8 +22,9 @@ from river_fast.config import Config, QueueConfig
 from river_fast.deadline_watch import DeadlineWatch
 from river_fast.driver import Capabilities, Driver
 from river_fast.errors import QueueAlreadyAddedError, QueueNotFoundError
-from river_fast.job import PG_EPOCH, Job
+from river_fast.job import Job
 from river_fast.job_executor import JobExecutor
+from river_fast.job_row import PG_EPOCH
 from river_fast.job_set_state import JobSetState
 from river_fast.startstop import Service
 from river_fast.worker import Workers, WorkUnit

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from river_fast.job import FAR_PAST, decode_timestamptz, loads_exact
+from river_fast.job_row import FAR_PAST, decode_timestamptz, loads_exact
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from river_fast.errors import ConfigError
 from river_fast.event import Event, EventKind, JobStats
-from river_fast.job import ATTEMPTED_AT, SCHEDULED_AT, Job, JobState, StoredRow
+from river_fast.job import Job, JobState
+from river_fast.job_row import ATTEMPTED_AT, SCHEDULED_AT, StoredRow
 from river_fast.job_set_state import Reason
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from river_fast.config import Duration, check_kind, seconds
 from river_fast.errors import ConfigError
-from river_fast.job import Job, loads_exact
+from river_fast.job import Job
 from river_fast.job_args import args_info
+from river_fast.job_row import loads_exact
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

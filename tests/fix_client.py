@@ -44,7 +44,7 @@ def make_client(dsn: str, schema: str) -> Iterator[Callable[..., river.Client]]:
 @pytest.fixture
 def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop's thread may come late to its steps: whoever waits for it waits longer than the second it has."""
-    monkeypatch.setattr("river_fast.client.WAIT_MARGIN", LATE)
+    monkeypatch.setattr("river_fast.client_life.WAIT_MARGIN", LATE)
 
 
 @pytest.fixture

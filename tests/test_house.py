@@ -21,15 +21,15 @@ FUNCTION_LINES_MOST = 70
 
 # Every module's floor. Imports go down, or stay on the floor; a folder's files stand on its floor.
 FLOORS = (
-    "attempt_error control errors event event_loop insert_opts job job_set_state notify_limiter periodic_job pg_binary"
-    " queue retry_policy stop_report version",
+    "attempt_error control errors event event_loop insert_opts job job_row job_set_state notify_limiter periodic_job"
+    " pg_binary queue retry_policy stop_report version",
     "args_codec canonical_json config encoding insert_combiner insert_params job_args plugin startstop testsignal"
     " unique worker",
     "driver job_executor job_run",
     "insert_statements"
     " async_runner cancel_checker completer deadline_watch elector inserter job_admin liveness maintenance migrate"
     " notifier producer queue_admin queue_keeper shutdown statement_runner subscription_manager",
-    "async_client client client_queues client_services client_verbs",
+    "async_client client client_life client_queues client_services client_verbs",
     "cli contrib embedded embedded_identity embedded_programs testing ui __main__",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

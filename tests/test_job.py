@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from river_fast.job import (
+from river_fast.attempt_error import decode_attempt_error
+from river_fast.job_row import (
     FAR_FUTURE,
     FAR_PAST,
-    decode_attempt_error,
     decode_jsonb_array,
     decode_text_array,
     decode_timestamptz,

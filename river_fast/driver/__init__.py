@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from river_fast.errors import ClientStoppedError, DatabaseError
-from river_fast.job import StoredRow
+from river_fast.job_row import StoredRow
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from river_fast.job import COLUMNS, StoredRow
+from river_fast.job_row import COLUMNS, StoredRow
 from river_fast.job_set_state import JobSetState, Reason
 from tests.ext.completer_rig import (
     MANY,

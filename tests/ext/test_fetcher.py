@@ -11,7 +11,8 @@ import pytest
 
 from river_fast._ext import fetcher as compiled
 from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.job import COLUMNS, Job
+from river_fast.job import Job
+from river_fast.job_row import COLUMNS
 from tests.ext.fetch_rig import STATEMENTS, Rig, insert, states, wait_for
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from river_fast.job import COLUMNS
+from river_fast.job_row import COLUMNS
 from tests.ext.fetch_rig import Rig, insert, states, wait_for
 
 
