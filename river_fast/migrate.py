@@ -21,6 +21,7 @@ from river_fast.driver import Driver, Executor, RawRow, Statement
 from river_fast.errors import DatabaseError, MigrationError, NotFoundError
 
 MAIN: Final = "main"
+FAST: Final = "fast"  # tables that are ours alone
 EVERYTHING: Final = -1  # migrate_down(target_version=EVERYTHING)
 LINES_SINCE: Final = 5  # the version of main that gave the book its column `line`
 _FILE = re.compile(r"(\d{3})_(\w+)\.up\.sql")
@@ -79,6 +80,20 @@ def require_migrated(driver: Driver) -> None:
         raise MigrationError(
             f'schema "{driver.schema}" is not migrated ({"; ".join(result.messages)}); '
             f"run: river-fast migrate-up --schema {driver.schema}"
+        )
+
+
+def has_version(driver: Driver, line: str, version: int) -> bool:
+    """Whether that version of a line other than main is applied: what needs it asks before it relies on it."""
+    return version in Migrator(driver, line).existing_versions()
+
+
+def require_version(driver: Driver, line: str, version: int, what: str) -> None:
+    """`MigrationError` that says what needs the version, and the command to run, where it is missing."""
+    if not has_version(driver, line, version):
+        raise MigrationError(
+            f'{what} needs version {version} of line {line}, which schema "{driver.schema}" does not have; '
+            f"run: river-fast migrate-up --line {line} --schema {driver.schema}"
         )
 
 

@@ -155,6 +155,21 @@ def test_options_may_stand_before_the_command(dsn: str, empty_schema: str) -> No
     assert answered(done)["current"] == 0
 
 
+def test_a_line_of_our_own_is_asked_for_by_name(dsn: str, empty_schema: str) -> None:
+    where = ("--database-url", dsn, "--schema", empty_schema)
+    river_fast("migrate-up", *where)
+    assert river_fast("validate", "--line", "fast", *where).returncode == 1, "migrate-up alone does main"
+    assert "migrated fast up 001" in river_fast("migrate-up", "--line", "fast", *where).stdout
+    assert river_fast("validate", "--line", "fast", *where).returncode == 0
+    assert "001 client" in river_fast("migrate-list", "--line", "fast", *where).stdout
+    assert "river_fast_client" in river_fast("migrate-get", "--line", "fast", "--all", "--up", *where).stdout
+    refused = river_fast("migrate-down", "--target-version", "4", *where)
+    assert refused.returncode == 1
+    assert "migrate-down --line fast --target-version -1" in refused.stderr
+    river_fast("migrate-down", "--line", "fast", "--target-version", "-1", *where)
+    assert river_fast("migrate-down", "--target-version", "4", *where).returncode == 0
+
+
 def test_migrate_get_prints_sql_for_other_tools(dsn: str, empty_schema: str) -> None:
     where = ("--database-url", dsn, "--schema", empty_schema)
     script = river_fast("migrate-get", "--all", "--exclude-version", "8", "--up", *where).stdout

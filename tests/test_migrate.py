@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -13,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.errors import MigrationError, NotFoundError
-from river_fast.migrate import EVERYTHING, Migrator, lines, require_migrated
+from river_fast.migrate import EVERYTHING, Migrator, has_version, lines, require_migrated, require_version
 from tests import catalogue
 from tests.fix_migrate import RIVERS, UP, admin, described, made_schema, migrator, migrator_of, versions
 
@@ -280,7 +281,7 @@ def test_an_unknown_line_is_refused_with_a_hint(dsn: str) -> None:
     driver = PsycopgDriver(dsn)
     with pytest.raises(MigrationError, match='line "mian" does not exist; did you mean "main"'):
         Migrator(driver, "mian")
-    with pytest.raises(MigrationError, match="there are: main"):
+    with pytest.raises(MigrationError, match="there are: fast, main"):
         Migrator(driver, "xyzzy")
     assert list(lines()["main"]) == UP
 
@@ -302,12 +303,78 @@ def test_main_below_5_is_refused_while_another_line_stands(
     migrator: Migrator, admin: psycopg.Connection[Any], empty_schema: str
 ) -> None:
     migrator.migrate_up()
-    admin.execute(f'INSERT INTO "{empty_schema}".river_migration (line, version) VALUES (\'fast\', 1)')
+    admin.execute(f'INSERT INTO "{empty_schema}".river_migration (line, version) VALUES (\'lean\', 1)')
     before = described(admin, empty_schema)
     for target in (4, 1, EVERYTHING):
-        with pytest.raises(MigrationError, match=r"below version 5 .*fast.*migrate-down --line fast"):
+        with pytest.raises(MigrationError, match=r"below version 5 .*lean.*migrate-down --line lean"):
             migrator.migrate_down(target_version=target)
     assert described(admin, empty_schema) == before, "not one step was taken"
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):  # nor does the SQL by itself
         admin.execute(migrator.get_version(5).sql_down)
     assert versions(migrator.migrate_down(target_version=5)) == [8, 7, 6]
+
+
+# The line `fast`, which is ours alone.
+
+
+@pytest.fixture
+def fast(dsn: str, migrator: Migrator, empty_schema: str) -> Iterator[Migrator]:
+    """Main is migrated, `fast` is not."""
+    migrator.migrate_up()
+    driver = PsycopgDriver(dsn, empty_schema)
+    yield Migrator(driver, "fast")
+    driver.close()
+
+
+def test_fast_goes_up_and_down_and_leaves_rivers_schema_as_it_was(
+    migrator: Migrator, fast: Migrator, admin: psycopg.Connection[Any], empty_schema: str
+) -> None:
+    all_of_it = list(lines()["fast"])
+    assert fast.existing_versions() == [], "migrate_up alone does main only"
+    assert not fast.validate().ok
+    assert versions(fast.migrate_up()) == all_of_it
+    assert fast.validate().ok
+    assert fast.migrate_up() == []
+    assert migrator.existing_versions() == UP
+    ours = described(admin, empty_schema)
+    assert versions(fast.migrate_down()) == all_of_it[-1:]
+    assert versions(fast.migrate_down(target_version=EVERYTHING)) == all_of_it[-2::-1]
+    assert described(admin, empty_schema) == RIVERS["up 8"]
+    fast.migrate_up()
+    assert described(admin, empty_schema) == ours
+
+
+def test_fast_needs_the_lines_of_main(dsn: str, empty_schema: str) -> None:
+    driver = PsycopgDriver(dsn, empty_schema)
+    try:
+        with pytest.raises(MigrationError, match="line fast needs version 5 of line main; run: river-fast migrate-up"):
+            Migrator(driver, "fast").migrate_up()
+        Migrator(driver).migrate_up(target_version=4)
+        with pytest.raises(MigrationError, match="line fast needs version 5 of line main"):
+            Migrator(driver, "fast").migrate_up()
+    finally:
+        driver.close()
+
+
+def test_main_goes_below_5_only_when_fast_has_gone(migrator: Migrator, fast: Migrator) -> None:
+    fast.migrate_up()
+    with pytest.raises(MigrationError, match="first run: river-fast migrate-down --line fast --target-version -1"):
+        migrator.migrate_down(target_version=EVERYTHING)
+    assert migrator.existing_versions() == UP
+    fast.migrate_down(target_version=EVERYTHING)
+    migrator.migrate_down(target_version=EVERYTHING)
+    assert migrator.existing_versions() == []
+
+
+def test_what_needs_fast_is_told_how_to_have_it(dsn: str, fast: Migrator, empty_schema: str) -> None:
+    driver = PsycopgDriver(dsn, empty_schema)
+    try:
+        assert not has_version(driver, "fast", 1)
+        command = f"run: river-fast migrate-up --line fast --schema {empty_schema}"
+        with pytest.raises(MigrationError, match=f"^a thing needs version 1 of line fast, .*{command}"):
+            require_version(driver, "fast", 1, "a thing")
+        fast.migrate_up()
+        assert has_version(driver, "fast", 1)
+        require_version(driver, "fast", 1, "a thing")
+    finally:
+        driver.close()
