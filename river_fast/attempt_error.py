@@ -7,15 +7,21 @@ long still leaves an error entry behind, and the other outcomes of its batch unt
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
+import orjson
+
+from river_fast.errors import JobCancelError
 from river_fast.job_row import FAR_PAST
 
 ERROR_TEXT_MAX = 16 * 1024  # characters kept of an error's text
 TRACE_TEXT_MAX = 64 * 1024  # characters kept of a traceback: its end, where the error is
+RFC_3339 = re.compile(r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)\Z", re.ASCII)
 FRAMES_MAX = 64  # frames kept of a deep traceback (recursion): the last ones
 
 
@@ -49,7 +55,8 @@ def error_text(error: BaseException) -> str:
     """`str(error)`, or its type's name where that is empty or raises."""
     name = type(error).__name__
     try:
-        return str.__getitem__(str(error), slice(ERROR_TEXT_MAX)) or name  # a plain str, whatever `__str__` returned
+        text = str.__getitem__(str(error), slice(ERROR_TEXT_MAX)) or name  # a plain str, whatever `__str__` returned
+        return f"JobCancelError: {text}" if isinstance(error, JobCancelError) else text  # as River writes it
     except BaseException as nested:  # the job's own code: whatever it raises must not cost the outcome
         return f"<{name} whose text raised {type(nested).__name__}>"
 
@@ -72,27 +79,44 @@ def storable(text: str) -> str:
 def decode_attempt_error(raw: bytes) -> AttemptError:
     """One element of `errors`, read as leniently as River reads it: nothing stored there may stop a job."""
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, parse_float=_Number, parse_int=_Number)
     except (ValueError, RecursionError):
         return AttemptError(FAR_PAST, 0, raw.decode("utf-8", "replace"), "")
     if not isinstance(value, dict):
-        return AttemptError(FAR_PAST, 0, _compact(value), "")
-    try:
-        at = datetime.fromisoformat(value.get("at", ""))
-    except (TypeError, ValueError):
-        at = FAR_PAST
-    try:
-        attempt = int(value.get("attempt", 0))
-    except (TypeError, ValueError, OverflowError):
-        attempt = 0
-    error, trace = value.get("error", ""), value.get("trace", "")
+        return AttemptError(FAR_PAST, 0, _text(value), "")
     return AttemptError(
-        at if at.tzinfo else at.replace(tzinfo=UTC),
-        attempt,
-        error if isinstance(error, str) else _compact(error),
-        trace if isinstance(trace, str) else _compact(trace),
+        _time(value.get("at")), _int(value.get("attempt")), _text(value.get("error")), _text(value.get("trace"))
     )
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+class _Number(str):
+    """A number as it stands in the text."""
+
+
+def _written(number: _Number) -> orjson.Fragment:
+    return orjson.Fragment(str.__str__(number))
+
+
+def _time(value: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) and RFC_3339.match(value) else FAR_PAST
+    except ValueError:
+        return FAR_PAST
+
+
+def _int(value: Any) -> int:
+    """A number, or the text of one; floats where they are whole."""
+    try:
+        number = Decimal(value.strip()) if isinstance(value, str) and len(value) <= 400 else Decimal(0)
+        return int(number) if number == number.to_integral_value() and abs(number) < 2**63 else 0
+    except ArithmeticError:
+        return 0
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, str) and not isinstance(value, _Number)):
+        return value or ""
+    try:
+        return orjson.dumps(value, default=_written, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
+    except TypeError:  # nested deeper than orjson goes
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -57,7 +57,7 @@ class UnknownJobKindError(RiverError):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        super().__init__(f'job kind is not registered in the client\'s Workers bundle: "{kind}"; add a worker for it')
+        super().__init__(f"job kind is not registered in the client's Workers bundle: {kind}")  # River's text
 
 
 class UniqueConflictError(RiverError):

@@ -235,7 +235,8 @@ class JobExecutor:
         if run is not None and cause is not None and isinstance(error, asyncio.CancelledError):
             error = run.cancel_error().with_traceback(error.__traceback__)
         age = (time.monotonic_ns() - row.started_ns) / 1e9
-        if cause == "remote":
+        # What is no `Exception` is Go's panic: it is recorded as it is, and the cancel, which stands in the row, holds.
+        if cause == "remote" and isinstance(error, Exception):
             if not isinstance(error, JobCancelError):
                 assert run is not None
                 error = run.cancel_error().with_traceback(error.__traceback__)

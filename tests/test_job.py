@@ -70,15 +70,26 @@ def test_truncated_array_header_is_no_crash() -> None:
     assert decode_text_array(struct.pack("!i", 1)) == []
 
 
+def test_attempt_error_whose_time_is_not_rfc_3339_has_none() -> None:
+    assert decode_attempt_error(b'{"at": "2026-01-02T03:04:05.123456789+01:00"}').at.microsecond == 123456
+    for text in ("2026-01-02", "2026-01-02 03:04:05Z", "20260102T030405Z", "2026-13-02T03:04:05Z", "now"):
+        assert decode_attempt_error(b'{"at": "%s"}' % text.encode()).at == FAR_PAST
+
+
 @pytest.mark.parametrize(
     ("raw", "attempt", "error"),
     [
         (b'{"at": "2026-01-02T03:04:05.678901Z", "attempt": 3, "error": "e", "trace": "t"}', 3, "e"),
         (b'{"at": 5, "attempt": "7", "error": {"a": 1}}', 7, '{"a":1}'),
         (b'{"attempt": 2.0}', 2, ""),
-        (b'{"attempt": "many", "error": null}', 0, "null"),
-        (b'"text"', 0, '"text"'),
-        (b"[1, 2]", 0, "[1,2]"),
+        (b'{"at": "2026-01-02", "attempt": " 8 ", "error": 1.50}', 8, "1.50"),
+        (b'{"attempt": 2.5}', 0, ""),
+        (b'{"attempt": true}', 0, ""),
+        (b'{"attempt": 1e400}', 0, ""),
+        (b'{"attempt": "nan"}', 0, ""),
+        (b'{"attempt": "many", "error": null}', 0, ""),
+        (b'"text"', 0, "text"),
+        (b"[1, 2.0]", 0, "[1,2.0]"),
         (b"not json", 0, "not json"),
         (b"[" * 100_000, 0, "[" * 100_000),
     ],

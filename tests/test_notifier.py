@@ -187,6 +187,16 @@ def test_a_terminated_connection_is_made_again_and_consumers_are_told(
     assert notifier.stats()["reconnects"] == 1
 
 
+def test_the_last_statement_of_the_connection_is_a_listen(notifier: Notifier, conn: psycopg.Connection) -> None:
+    """Whoever looks at pg_stat_activity sees what the connection is for, pings or not."""
+    notifier._ping_after = 0.01
+    notifier.start()
+    listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'river_fast/notifier' AND query LIKE %s"
+    for _ in range(20):
+        found = conn.execute(listening, [f'LISTEN "{notifier._driver.schema}.river_%'])
+        assert found.fetchone() == (1,)
+
+
 def test_a_connection_that_is_open_but_dead_is_found_out_by_a_ping_with_a_deadline(
     notifier: Notifier, proxy: Proxy, conn: psycopg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ class PsycopgListener:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._pgconn: pq.abc.PGconn | None = None
+        self._listening = ""
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -42,8 +43,10 @@ class PsycopgListener:
         with translated():
             if self._pgconn is None:
                 self._pgconn = self._connect(deadline)
-                commands = f"{session_sql(self._pgconn.server_version)}; {commands}"
+                self._execute(self._pgconn, session_sql(self._pgconn.server_version), deadline)
+            # A message of its own, and the pings say it again: pg_stat_activity shows what this connection is for.
             self._execute(self._pgconn, commands, deadline)
+            self._listening = commands
 
     def wait(self, timeout: float) -> list[tuple[str, str]]:
         with translated():
@@ -57,7 +60,7 @@ class PsycopgListener:
     def ping(self, timeout: float = 5.0) -> None:
         """A round trip, so that a dead peer is found out; raises when it takes longer than `timeout` seconds."""
         with translated():
-            self._execute(self._connected(), "", time.monotonic() + timeout)
+            self._execute(self._connected(), self._listening, time.monotonic() + timeout)
 
     def interrupt(self) -> None:
         with self._wake_lock, contextlib.suppress(OSError):  # full: it wakes as it is; closed: nobody is left to wake

@@ -8,7 +8,8 @@ WITH locked AS (
     SELECT id,
         CASE WHEN %(notify)s THEN pg_catalog.pg_notify(
             %(channel)s,
-            pg_catalog.jsonb_build_object('action', 'cancel', 'job_id', id, 'queue', queue)::text
+            -- json, not jsonb: River's bytes
+            pg_catalog.json_build_object('action', 'cancel', 'job_id', id, 'queue', queue)::text
         ) END
     FROM locked
     WHERE state NOT IN ('cancelled', 'completed', 'discarded')

@@ -13,6 +13,6 @@ WITH meant AS (
 )
 SELECT pg_catalog.count(*), CASE WHEN %(notify)s AND (pg_catalog.count(*) > 0 OR %(name)s = '*') THEN pg_catalog.pg_notify(
     %(channel)s,
-    pg_catalog.jsonb_build_object('action', 'resume', 'queue', %(name)s::text)::text
+    '{"action":"resume","queue":' || pg_catalog.to_json(%(name)s::text)::text || '}'
 ) END
 FROM meant

@@ -32,7 +32,7 @@ def test_remote_cancel_reaches_a_sync_job_that_looks(make_client: Any) -> None:
         assert events.get(20) is not None
     job = client.job_get(job.id)
     assert job.state == "cancelled"
-    assert job.errors[0].error == "job cancelled remotely"
+    assert job.errors[0].error == "JobCancelError: job cancelled remotely"
 
 
 def test_remote_cancel_reaches_an_async_job(make_client: Any) -> None:
@@ -51,7 +51,7 @@ def test_remote_cancel_reaches_an_async_job(make_client: Any) -> None:
         assert events.get(20) is not None
     job = client.job_get(job.id)
     assert job.state == "cancelled"
-    assert job.errors[0].error == "job cancelled remotely"
+    assert job.errors[0].error == "JobCancelError: job cancelled remotely"
 
 
 def test_remotely_cancelled_job_that_returns_is_completed(make_client: Any) -> None:
@@ -85,7 +85,29 @@ def test_remotely_cancelled_job_that_fails_is_cancelled(make_client: Any, error:
     client.job_cancel(job.id)
     job = client.wait(job, 20)
     assert job.state == "cancelled"
-    assert job.errors[0].error == "job cancelled remotely"
+    assert job.errors[0].error == "JobCancelError: job cancelled remotely"
+
+
+def test_remotely_cancelled_job_that_panics_is_cancelled_with_the_panics_text(make_client: Any) -> None:
+    class Panic(BaseException):
+        """Go's panic: no `Exception`, which a job's own code might have caught."""
+
+    running = threading.Event()
+
+    def work(job: river.Job[Args]) -> None:
+        running.set()
+        job.wait_cancelled(20)
+        raise Panic("everything is lost")
+
+    client = make_client(workers_of(work))
+    job = client.insert(Args(1)).job
+    client.start()
+    assert running.wait(20)
+    client.job_cancel(job.id)
+    job = client.wait(job, 20)
+    assert job.state == "cancelled"
+    assert job.errors[0].error == "everything is lost"
+    assert "raise Panic" in job.errors[0].trace
 
 
 def test_timeout_cancels_an_async_job_and_counts_as_an_error(make_client: Any) -> None:

@@ -72,7 +72,7 @@ def test_job_cancel_error_cancels_for_good(make_client: Any, is_async: bool) -> 
 
     job = work_one(make_client(worker_for(cancel, is_async)))
     assert job.state == "cancelled"
-    assert job.errors[0].error == "no longer wanted"
+    assert job.errors[0].error == "JobCancelError: no longer wanted"
     assert job.finalized_at is not None
 
 
@@ -118,7 +118,7 @@ def test_unknown_kind_is_retried_and_never_dropped(make_client: Any) -> None:
         client.start()
         job = events.get(20).job
     assert job.state == "available"
-    assert 'not registered in the client\'s Workers bundle: "nobody_knows"' in job.errors[0].error
+    assert job.errors[0].error == "job kind is not registered in the client's Workers bundle: nobody_knows"
 
 
 @BOTH
