@@ -23,6 +23,7 @@ from river_fast.client_services import ClientServices
 from river_fast.config import Config, Duration, QueueConfig, seconds
 from river_fast.driver import Capabilities, Driver
 from river_fast.errors import ClientStoppedError, ConfigError, ForkedClientError
+from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.migrate import require_migrated
 from river_fast.shutdown import Shutdown
 from river_fast.stop_report import StopReport
@@ -55,6 +56,7 @@ class ClientLife:
         self._lock = threading.Lock()  # guards start against start; never held while a stop is waited for
         self._queues_lock = threading.RLock()  # guards _queues; held through start, so that no queue is forgotten
         self._inside: set[int] = set()  # threads inside start or stop: a signal handler may interrupt them
+        self._intervals = MaintenanceIntervals()  # before a start, tests put others here
         self._queues: dict[str, QueueConfig] = dict(self._config.queues)
         self._services: ClientServices | None = None
         self._shutdown: Shutdown | None = None
@@ -141,6 +143,7 @@ class ClientLife:
             self._subscriptions,
             self._logger,
             loop=loop,
+            intervals=self._intervals,
         )
         limit = None if (soft := self._config.soft_stop_timeout) is None else seconds("soft_stop_timeout", soft)
         shutdown = Shutdown(services, limit, self._logger.getChild("shutdown"))

@@ -25,7 +25,11 @@ from river_fast.event import Event, EventKind
 from river_fast.job import Job
 from river_fast.job_executor import FULL, JobExecutor
 from river_fast.liveness import Liveness, lock_key
+from river_fast.maintenance import MaintenanceService
+from river_fast.maintenance.intervals import MaintenanceIntervals
+from river_fast.maintenance.job_cleaner import JobCleaner
 from river_fast.maintenance.job_scheduler import JobScheduler
+from river_fast.maintenance.queue_cleaner import QueueCleaner
 from river_fast.maintenance.queue_maintainer import QueueMaintainer
 from river_fast.notifier import Notifier
 from river_fast.producer import Producer
@@ -50,10 +54,12 @@ class ClientServices:
         logger: logging.Logger,
         *,
         loop: asyncio.AbstractEventLoop | None = None,
+        intervals: MaintenanceIntervals | None = None,
     ) -> None:
         assert config.workers is not None
         self._driver = driver
         self._config = config
+        self._intervals = intervals or MaintenanceIntervals()
         self._logger = logger
         self._subscriptions = subscriptions
         self._poll_only = config.poll_only or not capabilities.listen
@@ -97,12 +103,32 @@ class ClientServices:
         self._liveness = Liveness(
             driver, client_id, self._held, self.producer.notify, logger=logger.getChild("liveness")
         )
-        self._leading: tuple[Service, ...] = ()
-        if not config.leader_election_disabled:
-            elector = Elector(driver, client_id, self.notifier, logger=logger.getChild("elector"))
-            scheduler = JobScheduler(driver, notify=capabilities.notify, logger=logger.getChild("job_scheduler"))
-            self._leading = (QueueMaintainer(elector, [scheduler], logger=logger.getChild("queue_maintainer")), elector)
+        self._leading = () if config.leader_election_disabled else self._make_leading(client_id, capabilities)
         self._started: list[Service] = []
+
+    def _make_leading(self, client_id: str, capabilities: Capabilities) -> tuple[Service, ...]:
+        """Who finds out whether this client leads, and who acts on it; in the order of their start."""
+        child = self._logger.getChild
+        elector = Elector(
+            self._driver, client_id, self.notifier, interval=self._intervals.elector, logger=child("elector")
+        )
+        services = self._make_maintenance(capabilities)
+        stagger = not self._config.test_only
+        return QueueMaintainer(elector, services, stagger=stagger, logger=child("queue_maintainer")), elector
+
+    def _make_maintenance(self, capabilities: Capabilities) -> list[MaintenanceService]:
+        """What runs while this client leads."""
+        driver, config, intervals, child = self._driver, self._config, self._intervals, self._logger.getChild
+        return [
+            JobScheduler(
+                driver,
+                notify=capabilities.notify,
+                interval=intervals.job_scheduler,
+                logger=child("job_scheduler"),
+            ),
+            JobCleaner(driver, config, interval=intervals.job_cleaner, logger=child("job_cleaner")),
+            QueueCleaner(driver, interval=intervals.queue_cleaner, logger=child("queue_cleaner")),
+        ]
 
     def start(self, queues: Mapping[str, QueueConfig]) -> None:
         """Raises what the first service that could not start raised; then `undo_start`."""
@@ -207,6 +233,7 @@ class ClientServices:
             retry_policy=self._config.retry_policy,
             context=context,
             logger=self._logger.getChild("job_executor"),
+            scheduler_interval=self._intervals.job_scheduler,
         )
 
     def _control(self, payload: dict[str, Any]) -> None:

@@ -10,10 +10,10 @@ import math
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from river_fast.errors import ConfigError
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from river_fast.worker import Workers
 
 Duration = float | timedelta
+UnknownKinds = Literal["retry", "discard", "ignore"]
 
 NEVER: Final = -1.0
 
@@ -43,6 +44,20 @@ DEFAULT_MAX_ATTEMPTS = 25
 DEFAULT_PRIORITY = 1
 DEFAULT_QUEUE = "default"
 DEFAULT_RESCUE_STUCK_JOBS_AFTER = 3600.0
+DEFAULT_RETENTION = 24 * 3600.0
+DEFAULT_DISCARDED_RETENTION = 7 * 24 * 3600.0
+DEFAULT_JOB_CLEANER_TIMEOUT = 30.0
+DEFAULT_REINDEXER_TIMEOUT = 60.0
+DEFAULT_REINDEXER_INDEX_NAMES = (
+    "river_job_args_index",
+    "river_job_kind",
+    "river_job_metadata_index",
+    "river_job_pkey",
+    "river_job_prioritized_fetching_index",
+    "river_job_state_and_finalized_at_index",
+    "river_job_unique_idx",
+)
+INDEX_NAME_MAX = 63  # bytes; PostgreSQL's
 SCHEDULER_INTERVAL = 5.0  # delays up to this become `available` at once, longer ones wait for the scheduler
 
 
@@ -59,6 +74,14 @@ def seconds(name: str, value: Duration, *, minimum: float = 0.0, never: bool = F
     if value < minimum:
         raise ConfigError(f"{name} must be at least {minimum:g} s{' (or NEVER)' if never else ''}, got {value!r}")
     return float(value)
+
+
+class ReindexerSchedule(Protocol):
+    """When the reindexer runs: a periodic job's schedule will do. River: PeriodicSchedule."""
+
+    def next(self, after: datetime, /) -> datetime | None:
+        """The first run later than `after`, both aware; None: there is none any more."""
+        ...
 
 
 def check_queue_name(name: object) -> str:
@@ -139,7 +162,15 @@ class Config:
     outcomes are flushed as ever, and an outcome's flush is its claim's too. A giving back of those moments may be
     forgotten likewise: such rows are reclaimed as those of a dead client. A crash of a client costs nothing more than
     without it.
-    `rescue_stuck_jobs_after`: checked and kept for the job rescuer, which this version does not run yet.
+    `cancelled_`, `completed_` and `discarded_job_retention_period`: how long jobs that ended so are kept (24 h, 24 h, 7
+    days); 0 deletes them at the leader's next look, `NEVER` keeps them for ever. `job_cleaner_timeout`: how long one of
+    its statements may take (30 s, or `NEVER`).
+    `rescue_stuck_jobs_after`: how long after its start a job that still runs is taken for stranded by the leader (None:
+    1 h, plus `job_timeout` where you set one), unless its own timeout is longer or `NEVER`. `rescue_unknown_kinds`:
+    what becomes of it where the leader has no worker for its kind: "retry" (default), "discard" (as River), "ignore".
+    `reindexer_index_names`: what the leader rebuilds (None: River's seven, [] none), when `reindexer_schedule` says so
+    (None: at midnight UTC; `NEVER`; else an object with `next(after)`), each within `reindexer_timeout` (60 s, or
+    `NEVER`). `test_only`: the leader's services begin at once, not within a second at random.
     """
 
     queues: Mapping[str, QueueConfig] = field(default_factory=dict)
@@ -154,6 +185,15 @@ class Config:
     poll_only: bool = False
     retry_policy: RetryPolicy = field(default_factory=DefaultRetryPolicy)
     rescue_stuck_jobs_after: Duration | None = None
+    rescue_unknown_kinds: UnknownKinds = "retry"
+    cancelled_job_retention_period: Duration = DEFAULT_RETENTION
+    completed_job_retention_period: Duration = DEFAULT_RETENTION
+    discarded_job_retention_period: Duration = DEFAULT_DISCARDED_RETENTION
+    job_cleaner_timeout: Duration = DEFAULT_JOB_CLEANER_TIMEOUT
+    reindexer_index_names: Sequence[str] | None = None
+    reindexer_schedule: ReindexerSchedule | float | None = None
+    reindexer_timeout: Duration = DEFAULT_REINDEXER_TIMEOUT
+    test_only: bool = False
     completer: Literal["batch", "inline", "async"] = "batch"
     stop_timeout: Duration = 30.0
     soft_stop_timeout: Duration | None = None
@@ -206,9 +246,31 @@ class Config:
             job_stuck_threshold=stuck_threshold,
             rescue_stuck_jobs_after=rescue_after,
             max_attempts=self.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            **self._maintenance(),
         )
         queues = {check_queue_name(name): queue.checked(name, checked) for name, queue in self.queues.items()}
         return replace(checked, queues=queues)
+
+    def _maintenance(self) -> dict[str, Any]:
+        """What the leader's services are told, checked."""
+        if self.rescue_unknown_kinds not in get_args(UnknownKinds):
+            known = ", ".join(map(repr, get_args(UnknownKinds)))
+            raise ConfigError(f"rescue_unknown_kinds must be one of {known}, got {_short(self.rescue_unknown_kinds)}")
+        if not isinstance(self.test_only, bool):
+            raise ConfigError(f"test_only must be True or False, got {_short(self.test_only)}")
+        schedule = self.reindexer_schedule
+        if schedule is not None and schedule != NEVER and not callable(getattr(schedule, "next", None)):
+            raise ConfigError(
+                "reindexer_schedule must be None (midnight UTC), NEVER, or an object with next(after) -> datetime,"
+                f" got {_short(schedule)}"
+            )
+        periods = [f"{state}_job_retention_period" for state in ("cancelled", "completed", "discarded")]
+        limits = ("job_cleaner_timeout", "reindexer_timeout")  # 0 would end each statement before it began
+        return {
+            "reindexer_index_names": check_index_names(self.reindexer_index_names),
+            **{name: seconds(name, getattr(self, name), never=True) for name in periods},
+            **{name: seconds(name, getattr(self, name), minimum=0.001, never=True) for name in limits},
+        }
 
     def _rescue_after(self, job_timeout: float) -> float:
         if self.rescue_stuck_jobs_after is None:
@@ -219,6 +281,20 @@ class Config:
         if value < job_timeout:
             raise ConfigError(f"rescue_stuck_jobs_after {value:g} s must not be below job_timeout {job_timeout:g} s")
         return value
+
+
+def check_index_names(names: object) -> tuple[str, ...]:
+    """Of indexes in the client's schema, each once; None: River's. `ConfigError` for what can be no index's name."""
+    if names is None:
+        return DEFAULT_REINDEXER_INDEX_NAMES
+    if isinstance(names, str | bytes) or not isinstance(names, Sequence):
+        raise ConfigError(f"reindexer_index_names must be a list of index names, or None, got {_short(names)}")
+    for name in names:
+        if not isinstance(name, str) or "\0" in name or not 1 <= len(name.encode("utf-8", "replace")) <= INDEX_NAME_MAX:
+            raise ConfigError(
+                f"reindexer_index_names must hold names of 1 to {INDEX_NAME_MAX} bytes without NUL, got {_short(name)}"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def check_schema(schema: object) -> str:

@@ -77,6 +77,7 @@ class Elector(Service):
         client_id: str,
         notifier: LeadershipTopic | None = None,
         *,
+        interval: float = INTERVAL,
         logger: logging.Logger | None = None,
         clock: Callable[[], float] = suspend_aware_clock,
     ) -> None:
@@ -94,7 +95,7 @@ class Elector(Service):
         self._failures = 0
         self._poke = threading.Event()
         self._unsubscribe: Callable[[], None] = lambda: None
-        self._interval = INTERVAL
+        self._interval = interval
         self.gained = TestSignal[Term]()
         self.lost = TestSignal[Term]()
         self.denied = TestSignal[None]()
@@ -256,7 +257,7 @@ class Elector(Service):
             return executor.run(statement)
 
     def _pause(self) -> float:
-        return self._interval + random.uniform(0, INTERVAL_JITTER)
+        return self._interval + random.uniform(0, min(INTERVAL_JITTER, self._interval))
 
     def _failed(self, what: str, error: DatabaseError) -> None:
         """The first failure in a row is a warning, the rest are for debugging."""

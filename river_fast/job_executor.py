@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from river_fast.attempt_error import encode_attempt_error
@@ -31,7 +29,7 @@ from river_fast.job import Job
 from river_fast.job_row import ERRORS, decode_array, loads_exact
 from river_fast.job_run import CancelCause, JobRun
 from river_fast.job_set_state import JobSetState
-from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
+from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy, retry_delay
 from river_fast.worker import WorkUnit
 
 if TYPE_CHECKING:
@@ -87,6 +85,7 @@ class JobExecutor:
         retry_policy: RetryPolicy,
         context: contextvars.Context,
         logger: logging.Logger,
+        scheduler_interval: float = SCHEDULER_INTERVAL,
     ) -> None:
         unknown = WorkUnit("", (), _unknown_kind, False, loads_exact)
         self._units = [BoundUnit(unit, self, job_timeout) for unit in (*units, unknown)]
@@ -98,6 +97,7 @@ class JobExecutor:
         self._default_policy = DefaultRetryPolicy()
         self.context = context
         self._logger = logger
+        self._soon = scheduler_interval  # delays up to this become available at once
         self.on_unstuck: Callable[[Job[Any]], None] | None = None  # a stuck job came back after all
         self.cancel_task: Callable[[Job[Any]], None] | None = None  # set by whoever runs the event loop
 
@@ -258,7 +258,7 @@ class JobExecutor:
         run.stage("snoozes", count)
         metadata = run.staged()
         assert metadata is not None
-        if delay <= SCHEDULER_INTERVAL:
+        if delay <= self._soon:
             return JobSetState.snoozed_available(delay, metadata)
         return JobSetState.snoozed(delay, metadata)
 
@@ -269,42 +269,16 @@ class JobExecutor:
         if row.attempt >= row.max_attempts:
             return JobSetState.discarded(encoded, metadata)
         delay = self._retry_delay(job, unit, error)
-        if delay <= SCHEDULER_INTERVAL:
+        if delay <= self._soon:
             return JobSetState.error_available(delay, encoded, metadata)
         return JobSetState.error_retryable(delay, encoded, metadata)
 
     def _retry_delay(self, job: Job[Any], unit: BoundUnit, error: BaseException) -> float:
-        """Seconds until the next attempt: the worker's, else the client's policy, else River's default."""
-        if unit.next_retry is not None and not isinstance(error, DecodeError):
-            delay = self._asked(unit.next_retry, job, "the worker's next_retry")
-            if delay is not None:
-                return delay
-        if type(self._retry_policy) is not DefaultRetryPolicy:
-            delay = self._asked(self._retry_policy.next_retry, job, "the retry policy")
-            if delay is not None:
-                return delay
-        # a row that could not be decoded may have errors nobody can count: as River, from the first
-        return self._default_policy.delay_seconds(len(decode_array(job._row.field(ERRORS))) + 1)
-
-    def _asked(self, next_retry: Any, job: Job[Any], who: str) -> float | None:
-        """What user code answered, as a delay; None (and a warning) where the answer cannot be used."""
-        try:
-            when = next_retry(job)
-            if when is None:
-                return None
-            if not isinstance(when, datetime) or when.tzinfo is None:
-                self._logger.warning(
-                    "%s gave %r for job %d, not an aware datetime; using the default", who, when, job.id
-                )
-                return None
-            delay = (when - datetime.now(UTC)).total_seconds()
-        except BaseException:  # a policy that exits must not take our thread along
-            self._logger.warning("%s raised for job %d; using the default", who, job.id, exc_info=True)
-            return None
-        if not math.isfinite(delay) or delay < -1.0:  # a moment that just passed is "at once", as meant
-            self._logger.warning("%s gave a time in the past for job %d; using the default", who, job.id)
-            return None
-        return max(delay, 0.0)
+        """As River: the worker is not asked about args that it could not read, and a row that could not be decoded may
+        have errors nobody can count."""
+        errors = len(decode_array(job._row.field(ERRORS)))
+        next_retry = None if isinstance(error, DecodeError) else unit.next_retry
+        return retry_delay(job, errors, self._retry_policy, self._logger, next_retry)
 
 
 def _leave(active: dict[int, Job[Any]], job: Job[Any], job_id: int) -> None:

@@ -1,11 +1,14 @@
 """When a failed job runs again. River: ClientRetryPolicy, DefaultClientRetryPolicy.
 
-Pure; any thread.
+Any thread; owns nothing. What a worker or a policy of the user's answers is checked here, for whoever asks.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,3 +46,42 @@ class DefaultRetryPolicy:
         if failures >= FIRST_CAPPED_FAILURE:
             return MAX_DELAY_SECONDS
         return min(failures**4 * (0.9 + random.random() * 0.2), MAX_DELAY_SECONDS)
+
+
+def retry_delay(
+    job: Job[Any],
+    errors: int,
+    policy: RetryPolicy,
+    logger: logging.Logger,
+    next_retry: Callable[[Job[Any]], datetime | None] | None = None,
+) -> float:
+    """Seconds until the next attempt of a job that just failed, with `errors` failures before: the worker's
+    `next_retry`, if it has one and that says so, else the client's policy, else River's default."""
+    if next_retry is not None:
+        delay = _asked(next_retry, job, "the worker's next_retry", logger)
+        if delay is not None:
+            return delay
+    if type(policy) is not DefaultRetryPolicy:
+        delay = _asked(policy.next_retry, job, "the retry policy", logger)
+        if delay is not None:
+            return delay
+    return DefaultRetryPolicy.delay_seconds(errors + 1)
+
+
+def _asked(next_retry: Callable[[Any], Any], job: Job[Any], who: str, logger: logging.Logger) -> float | None:
+    """What user code answered, as a delay; None (and a warning) where the answer cannot be used."""
+    try:
+        when = next_retry(job)
+        if when is None:
+            return None
+        if not isinstance(when, datetime) or when.tzinfo is None:
+            logger.warning("%s gave %r for job %d, not an aware datetime; using the default", who, when, job.id)
+            return None
+        delay = (when - datetime.now(UTC)).total_seconds()
+    except BaseException:  # a policy that exits must not take our thread along
+        logger.warning("%s raised for job %d; using the default", who, job.id, exc_info=True)
+        return None
+    if not math.isfinite(delay) or delay < -1.0:  # a moment that just passed is "at once", as meant
+        logger.warning("%s gave a time in the past for job %d; using the default", who, job.id)
+        return None
+    return max(delay, 0.0)

@@ -71,8 +71,10 @@ def run_once(scheduler: JobScheduler) -> int:
         assert scheduler.stop(20)
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+    """The condition's value, once it is true."""
     deadline = time.monotonic() + timeout
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
         time.sleep(0.005)
+    return value

@@ -10,6 +10,7 @@ import pytest
 
 import river_fast as river
 from river_fast.config import GENERATED_ID, check_queue_name, generate_client_id
+from river_fast.maintenance.intervals import MaintenanceIntervals
 
 
 def test_defaults_are_rivers_but_for_the_cooldown() -> None:
@@ -20,6 +21,39 @@ def test_defaults_are_rivers_but_for_the_cooldown() -> None:
     assert config.max_attempts == 25
     assert config.rescue_stuck_jobs_after == 3600.0
     assert river.Config(job_timeout=120).checked().rescue_stuck_jobs_after == 3720.0
+
+
+def test_maintenance_defaults_are_rivers() -> None:
+    config = river.Config().checked()
+    assert config.cancelled_job_retention_period == config.completed_job_retention_period == 24 * 3600.0
+    assert config.discarded_job_retention_period == 7 * 24 * 3600.0
+    assert (config.job_cleaner_timeout, config.reindexer_timeout) == (30.0, 60.0)
+    assert (config.rescue_unknown_kinds, config.reindexer_schedule, config.test_only) == ("retry", None, False)
+    assert len(config.reindexer_index_names or ()) == 7
+
+
+def test_maintenance_settings_are_kept() -> None:
+    names = ["b", "a", "b"]
+    config = river.Config(
+        cancelled_job_retention_period=river.NEVER,
+        completed_job_retention_period=0,
+        discarded_job_retention_period=timedelta(days=30),
+        job_cleaner_timeout=river.NEVER,
+        reindexer_timeout=timedelta(minutes=5),
+        reindexer_index_names=names,
+        reindexer_schedule=river.NEVER,
+    ).checked()
+    names.clear()
+    assert config.cancelled_job_retention_period == config.job_cleaner_timeout == river.NEVER
+    assert (config.completed_job_retention_period, config.discarded_job_retention_period) == (0.0, 30 * 86400.0)
+    assert (config.reindexer_timeout, config.reindexer_index_names) == (300.0, ("b", "a"))
+    assert river.Config(reindexer_index_names=[]).checked().reindexer_index_names == ()
+
+
+@pytest.mark.parametrize("options", [{"elector": 0}, {"job_rescuer": -1}, {"job_cleaner": None}, {"reindexer": "1"}])
+def test_intervals_of_maintenance_are_checked(options: dict[str, Any]) -> None:
+    with pytest.raises(river.ConfigError, match=next(iter(options))):
+        MaintenanceIntervals(**options)
 
 
 def test_queue_inherits_what_it_does_not_say() -> None:
@@ -59,6 +93,25 @@ def with_queue(**options: Any) -> dict[str, Any]:
         {"job_timeout": 7200, "rescue_stuck_jobs_after": 3600},
         {"rescue_stuck_jobs_after": -1},
         {"job_stuck_threshold": -1},
+        {"cancelled_job_retention_period": -2},
+        {"completed_job_retention_period": timedelta(seconds=-1.5)},
+        {"discarded_job_retention_period": "7 d"},
+        {"job_cleaner_timeout": 0},
+        {"job_cleaner_timeout": -2},
+        {"reindexer_timeout": 0},
+        {"reindexer_timeout": float("inf")},
+        {"reindexer_index_names": "river_job_kind"},
+        {"reindexer_index_names": 7},
+        {"reindexer_index_names": [""]},
+        {"reindexer_index_names": ["a", 3]},
+        {"reindexer_index_names": ["nul\0"]},
+        {"reindexer_index_names": ["ä" * 32]},
+        {"reindexer_schedule": "0 0 * * *"},
+        {"reindexer_schedule": 3600.0},
+        {"rescue_unknown_kinds": "keep"},
+        {"rescue_unknown_kinds": None},
+        {"rescue_unknown_kinds": ["retry"]},
+        {"test_only": 1},
         {"max_attempts": -1},
         {"max_attempts": 32768},
         {"max_attempts": True},

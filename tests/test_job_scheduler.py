@@ -52,7 +52,7 @@ def test_more_than_a_batch_is_done_in_one_pass(conn: psycopg.Connection[Any], sc
 
 
 def test_the_next_pass_comes_after_the_interval(conn: psycopg.Connection[Any], scheduler: JobScheduler) -> None:
-    scheduler.interval = 0.05  # type: ignore[misc]
+    scheduler.interval = 0.05
     scheduler.start()
     scheduler.passed.wait()
     id = add(conn)
@@ -132,7 +132,7 @@ def test_a_row_somebody_has_locked_does_not_hold_up_the_others(
 
 def test_errors_are_survived(conn: psycopg.Connection[Any], scheduler: JobScheduler) -> None:
     id = add(conn)
-    scheduler.interval = 0.05  # type: ignore[misc]
+    scheduler.interval = 0.05
     conn.execute("ALTER TABLE river_job RENAME TO away")
     scheduler.start()
     assert scheduler.failed.wait().sqlstate == "42P01"
@@ -176,7 +176,7 @@ def test_three_timeouts_in_a_row_make_batches_smaller_for_good(
 ) -> None:
     add(conn)
     monkeypatch.setattr("river_fast.maintenance.QUERY_TIMEOUT", 0.05)
-    scheduler.interval = 0.01  # type: ignore[misc]
+    scheduler.interval = 0.01
     with psycopg.connect(dsn, options=f"-c search_path={schema}") as blocker:
         blocker.execute("LOCK TABLE river_job")
         scheduler.start()

@@ -200,7 +200,7 @@ def test_schedulers_and_inserters_at_once_lose_and_double_nothing(
     for each in schedulers:
         each._batch_size.current = 7
         each.lead(lambda: True, stagger=False)
-        each.interval = 0.01  # type: ignore[misc]
+        each.interval = 0.01
         each.start()
     for thread in inserters:
         thread.start()

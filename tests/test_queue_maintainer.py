@@ -230,7 +230,7 @@ def test_scheduler_runs_on_the_leader_and_moves_to_the_next(
     for elector, scheduler, maintainer in zip(electors, schedulers, maintainers, strict=True):
         elector._interval = 0.05
         elector.denied.activate()
-        scheduler.interval = 0.05  # type: ignore[misc]
+        scheduler.interval = 0.05
         scheduler.scheduled.activate()
         maintainer.start()
         elector.start()

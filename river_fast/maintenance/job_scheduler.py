@@ -38,8 +38,15 @@ class JobScheduler(MaintenanceService):
     # fetch holds it back until then. So no job waits for the scheduler.
     interval = SCHEDULER_INTERVAL
 
-    def __init__(self, driver: Driver, *, notify: bool = True, logger: logging.Logger | None = None) -> None:
-        super().__init__(driver, logger=logger)
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        notify: bool = True,
+        interval: float | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        super().__init__(driver, interval=interval, logger=logger)
         self._notify = notify
         self.scheduled = TestSignal[Scheduled]()
 
