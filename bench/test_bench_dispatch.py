@@ -1,4 +1,8 @@
-"""From a popped job to its outcome pushed: the executor, without the compiled doors on either side."""
+"""From a popped job to its outcome pushed: the executor, without the compiled doors on either side.
+
+What async jobs take, and jobs with a deadline, a hook or an error. A plain `def` job that succeeds takes the compiled
+path (`_ext/work_loop.pxi`) on its worker thread; throughput.py measures that one, as client CPU a job.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from river_fast.driver.psycopg_session import sql_text
 from river_fast.pg_binary import BinaryParam
 
 ASKED_OFTEN = 5  # from then on it is worth a round trip of its own to prepare
-# The name is unknown to the server, or its plan is of a table that was altered: prepared anew the next time.
+# The name is unknown to the server, or its plan is of a table that was altered: asked unprepared, soon prepared anew.
 STALE = frozenset({"26000", "0A000"})
 
 _NAMED = re.compile(r"%\((\w+)\)s")
@@ -57,16 +57,19 @@ def ask(
             pgconn.send_prepare(called, text, oids)
             _checked((yield from generators.execute(pgconn)))
             prepared.names[key] = called
-    if called is None:
-        pgconn.send_query_params(text, values, oids, formats, pq.Format.BINARY)
-    else:
+    if called is not None:
         pgconn.send_query_prepared(called, values, formats, pq.Format.BINARY)
-    try:
-        return _checked((yield from generators.execute(pgconn)))
-    except errors.Error as error:
-        if error.sqlstate in STALE:
+        try:
+            return _checked((yield from generators.execute(pgconn)))
+        except errors.Error as error:
+            if error.sqlstate not in STALE:
+                raise
             prepared.names.pop(key, None)
-        raise
+            if pgconn.transaction_status != pq.TransactionStatus.IDLE:  # the transaction has failed with it
+                raise
+    # Not prepared, or no longer: then nothing of it was done.
+    pgconn.send_query_params(text, values, oids, formats, pq.Format.BINARY)
+    return _checked((yield from generators.execute(pgconn)))
 
 
 def _checked(results: list[pq.abc.PGresult]) -> pq.abc.PGresult:

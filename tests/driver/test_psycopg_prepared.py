@@ -45,16 +45,28 @@ def test_what_is_asked_often_is_prepared_once(driver: PsycopgDriver) -> None:
         assert names(executor._conn) == ["river_fast_1"]
 
 
-def test_statement_that_is_gone_is_prepared_anew(driver: PsycopgDriver) -> None:
+def test_statement_that_is_gone_is_asked_unprepared_and_prepared_anew(driver: PsycopgDriver) -> None:
     with driver.autocommit() as executor:
         for _ in range(OFTEN):
             executor.run(notify())
         executor._conn.execute("DEALLOCATE ALL", prepare=False)
-        with pytest.raises(DatabaseError) as caught:
-            executor.run(notify())
-        assert caught.value.sqlstate == "26000"
+        assert executor.run(notify()) == 2
+        assert names(executor._conn) == []
         assert executor.run(notify()) == 2
         assert names(executor._conn) == ["river_fast_2"]
+
+
+def test_statement_that_is_gone_fails_a_transaction_once(driver: PsycopgDriver) -> None:
+    """What was done in it before is undone with it: it cannot go on."""
+    with driver.autocommit() as executor:
+        for _ in range(OFTEN):
+            executor.run(notify())
+        executor._conn.execute("DEALLOCATE ALL", prepare=False)
+    with pytest.raises(DatabaseError) as caught, driver.transaction() as executor:
+        executor.run(notify())
+    assert caught.value.sqlstate == "26000"
+    with driver.transaction() as executor:
+        assert executor.run(notify()) == 2
 
 
 @pytest.mark.parametrize("times", [1, OFTEN], ids=["first", "prepared"])
