@@ -60,6 +60,10 @@ typedef struct rf_unrecorded {
     char why[160];
 } rf_unrecorded;
 
+typedef struct rf_move { /* this client's own renewal of a run's attempted_at, committed or not */
+    int64_t id, from, to;
+} rf_move;
+
 typedef struct rf_session { /* a connection that outcomes are written on; its thread's alone */
     rf_conn conn;
     rf_buffer message;
@@ -118,6 +122,8 @@ typedef struct rf_completer {
     size_t batch_count;
     rf_aside *aside;
     size_t aside_count, aside_capacity;
+    rf_move *moves;                /* outcomes that were pushed with `from` may find their row with `to` */
+    size_t move_count;
     bool holding;
     rf_attention attention[RF_ATTENTION_MAX];
     uint32_t attention_first, attention_count;
@@ -188,6 +194,7 @@ static void rf_completer_free(rf_completer *c) {
     free(c->recorded);
     free(c->aside);
     free(c->unrecorded);
+    free(c->moves);
     free(c->conninfo);
     free(c->setup);
     free(c->begin);

@@ -7,7 +7,7 @@ headers under it. This class is the door: any thread pushes, asks and closes thr
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport strcmp, strdup
 
 from completer_run cimport *
@@ -232,6 +232,17 @@ cdef class Completer:
             return [(pending[i].id, pending[i].attempted_at) for i in range(count)]
         finally:
             free(pending)
+
+    def moved(self, object moves not None) -> None:
+        cdef list listed = list(moves)
+        cdef Py_ssize_t i, count = len(listed)
+        cdef rf_move *copies = <rf_move *>calloc(count + 1, sizeof(rf_move))
+        if copies == NULL:
+            raise MemoryError
+        for i in range(count):
+            copies[i].id, copies[i].from_, copies[i].to = listed[i]
+        if not rf_completer_moved(self.c, copies, count):
+            free(copies)
 
     def close(self, double timeout) -> None:
         rf_completer_close(self.c, nanoseconds(timeout))

@@ -25,7 +25,7 @@ static inline void rf_completer_pushed(rf_completer *c) {
 static inline void rf_claim_read(rf_outcome *outcome, const rf_claim *claim, int state, int reason, rf_rich *rich) {
     int64_t now = rf_now();
     outcome->id = claim->id;
-    outcome->attempted_at = claim->attempted_at;
+    outcome->attempted_at = __atomic_load_n(&claim->attempted_at, __ATOMIC_RELAXED); /* a renewal may just write it */
     outcome->ended_ns = now;
     outcome->run_ns = claim->started_ns > 0 ? now - claim->started_ns : 0;
     outcome->slots = NULL;
@@ -130,6 +130,20 @@ static int64_t rf_completer_pending(rf_completer *c, rf_pending **list) {
     pthread_mutex_unlock(&c->mutex);
     *list = found;
     return count;
+}
+
+/* ---- renewals of attempted_at ---- */
+
+/* Takes the place of all that was known of them before. `moves` is ours from here on. False: forked. */
+static bool rf_completer_moved(rf_completer *c, rf_move *moves, size_t count) {
+    if (rf_completer_forked(c)) return false;
+    pthread_mutex_lock(&c->mutex);
+    rf_move *before = c->moves;
+    c->moves = moves;
+    c->move_count = count;
+    pthread_mutex_unlock(&c->mutex);
+    free(before);
+    return true;
 }
 
 /* ---- close ---- */

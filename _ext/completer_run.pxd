@@ -70,6 +70,11 @@ cdef extern from "completer_run.h" nogil:
         int64_t id
         int64_t attempted_at
 
+    ctypedef struct rf_move:
+        int64_t id
+        int64_t from_ "from"
+        int64_t to
+
     ctypedef struct rf_unrecorded:
         int64_t id
         int32_t attempt
@@ -101,6 +106,7 @@ cdef extern from "completer_run.h" nogil:
     rf_rich *rf_rich_new(int64_t waited, int64_t delay, bint restore_attempt, const char *error, size_t error_length,
                          const char *metadata, size_t metadata_length)
     bint rf_attention_take(rf_completer *c, rf_attention *entry, int64_t timeout)
+    bint rf_completer_moved(rf_completer *c, rf_move *moves, size_t count)
     int64_t rf_completer_pending(rf_completer *c, rf_pending **list)
     int rf_recorded_take(rf_completer *c, rf_recorded **rows, int max, int64_t timeout)
     int64_t rf_counter(rf_completer *c, int index)

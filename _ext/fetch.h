@@ -24,18 +24,19 @@ enum { RF_QUEUE_CHUNK = 1024, RF_QUEUE_CHUNKS = 1024 };
 
 typedef struct rf_counters {
     _Atomic int64_t fetches, fetched, empty_fetches, fetch_errors, given_back, polls, wakeups, grows, joins, reconnects,
-        notifications, garbage, undecodable, lost_fetches;
+        notifications, garbage, undecodable, lost_fetches, heartbeats;
 } rf_counters;
 
 /* The statements, prepared under the names of their files. */
-enum { RF_GET, RF_BACK, RF_POLL, RF_LOCK, RF_STATEMENTS };
-static const char *const rf_statements[RF_STATEMENTS] = {"job_get_available", "job_give_back", "queue_poll", "client_lock"};
+enum { RF_GET, RF_BACK, RF_POLL, RF_LOCK, RF_HEART, RF_STATEMENTS };
+static const char *const rf_statements[RF_STATEMENTS] = {"job_get_available", "job_give_back", "queue_poll", "client_lock",
+                                                         "client_heartbeat"};
 
 typedef struct rf_fetcher {
     /* written at birth */
     int32_t pid, generation;         /* forks seen then */
     bool notify;                     /* whether the server has NOTIFY, for what is given back */
-    int64_t lock_key;
+    int64_t lock_key, heartbeat_key; /* 0: no lock; not registered */
     char *conninfo, *setup, *begin, *sql[RF_STATEMENTS], *client_id;
     int32_t client_id_length, kinds_count;
     const char **kinds;              /* NUL-terminated */
@@ -65,7 +66,7 @@ typedef struct rf_fetcher {
     rf_conn conn;
     bool ready;                      /* prepared, lock had */
     bool was_ready, warned_lock;
-    int64_t connect_at, lock_at, lock_since, retry_at, error_pause, noticed_at;
+    int64_t connect_at, lock_at, lock_since, heartbeat_at, retry_at, error_pause, noticed_at;
     char noticed[6];
     int32_t adopted, live_count, live_room, next;
     rf_queue **live;
@@ -134,7 +135,8 @@ static bool rf_fetcher_late(void *fetcher, int64_t deadline) {
 static int rf_fetcher_execute(rf_fetcher *f, int statement, int count, const char *const *values, const int *lengths,
                               PGresult **result) {
     f->conn.late = rf_fetcher_late;
-    int outcome = rf_conn_execute(&f->conn, rf_statements[statement], f->sql[statement], count, values, lengths, result,
+    const char *name = statement == RF_HEART ? NULL : rf_statements[statement]; /* its table may come and go */
+    int outcome = rf_conn_execute(&f->conn, name, f->sql[statement], count, values, lengths, result,
                                   rf_now() + RF_OPERATION_DEADLINE);
     f->conn.late = NULL;
     return outcome;
@@ -149,7 +151,7 @@ static int rf_fetcher_lock(rf_fetcher *f, bool *had, int64_t *at) {
     *had = f->lock_key == 0;
     *at = 0;
     if (*had) return RF_OK;
-    for (int i = 0; i < 8; i++) key[i] = (char)((uint64_t)f->lock_key >> (56 - 8 * i));
+    rf_write_int(key, f->lock_key, 8);
     int outcome = rf_fetcher_execute(f, RF_LOCK, 1, values, lengths, &result);
     if (result == NULL) return outcome;
     if (rf_pq.PQntuples(result) == 1 && rf_pq.PQgetlength(result, 0, 1) == 8) {
@@ -163,6 +165,22 @@ static int rf_fetcher_lock(rf_fetcher *f, bool *had, int64_t *at) {
     return outcome;
 }
 
+/* A client whose id does not tell whether it lives says so itself, before it fetches and from then on. */
+static void rf_fetcher_heartbeat(rf_fetcher *f) {
+    PGresult *result;
+    char key[8], locks[1] = {f->lock_key != 0};
+    const char *values[] = {f->client_id, key, locks};
+    const int lengths[] = {f->client_id_length, 8, 1};
+    rf_write_int(key, f->heartbeat_key, 8);
+    f->heartbeat_at = rf_now() + (f->lock_key != 0 ? RF_HEARTBEAT_LOCKED : RF_HEARTBEAT);
+    int outcome = rf_fetcher_execute(f, RF_HEART, 3, values, lengths, &result);
+    if (result != NULL) rf_pq.PQclear(result);
+    if (outcome == RF_OK) atomic_fetch_add(&f->counters.heartbeats, 1);
+    /* it works on: should it die, its jobs wait for the rescuer */
+    if (outcome == RF_REFUSED) rf_fetcher_notice(f, RF_LOG_ERROR, "the heartbeat was refused", f->conn.sqlstate, f->conn.error);
+    if (outcome == RF_LOST) rf_fetcher_lost(f, "the connection was lost during a heartbeat");
+}
+
 static int rf_fetcher_open(rf_fetcher *f) {
     int64_t deadline = rf_now() + RF_CONNECT_DEADLINE;
     int outcome = rf_conn_open(&f->conn, f->conninfo, deadline);
@@ -170,6 +188,7 @@ static int rf_fetcher_open(rf_fetcher *f) {
     if (outcome == RF_OK) outcome = rf_conn_query(&f->conn, f->setup, NULL, deadline);
     for (int i = 0; i < RF_STATEMENTS && outcome == RF_OK; i++) {
         if (i == RF_LOCK && f->lock_key == 0) continue; /* a server without such locks may refuse to hear of them */
+        if (i == RF_HEART) continue;
         outcome = rf_conn_prepare(&f->conn, rf_statements[i], f->sql[i], deadline);
     }
     return outcome;
@@ -222,6 +241,7 @@ static void rf_fetcher_connect(rf_fetcher *f, int64_t *due) {
     }
     f->ready = true;
     f->noticed_at = f->retry_at = f->error_pause = 0;
+    f->heartbeat_at = f->heartbeat_key == 0 ? INT64_MAX : 0;
     if (f->was_ready) atomic_fetch_add(&f->counters.reconnects, 1);
     char text[24] = "";
     if (had_at != 0) snprintf(text, sizeof text, "%lld", (long long)had_at);

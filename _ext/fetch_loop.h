@@ -284,6 +284,11 @@ static int64_t rf_fetcher_round(rf_fetcher *f) {
         rf_fetcher_connect(f, &step);
         return step < due ? step : due;
     }
+    if (now >= f->heartbeat_at) { /* while jobs run on in a stop, too */
+        rf_fetcher_heartbeat(f);
+        return 0;
+    }
+    if (f->heartbeat_at < due) due = f->heartbeat_at;
     if (rf_fetcher_wind_down(f)) return 0;
     if (f->stopped || atomic_load(&f->stopping) || atomic_load(&f->hold)) return due;
     if (now < f->retry_at) return f->retry_at < due ? f->retry_at : due;

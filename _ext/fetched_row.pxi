@@ -120,6 +120,23 @@ cdef class FetchedRow:
         return self._job.claim.attempted_at
 
     @property
+    def renewing_us(self) -> int:
+        """What a renewal that is under way, or whose outcome is not known, would make of attempted_at_us; 0: none."""
+        return self._job.renewing
+
+    def renew(self, attempted_at_us: int) -> None:
+        """A renewal is about to be sent: until `renewed`, the row may have either time."""
+        self._job.renewing = attempted_at_us
+
+    def renewed(self, committed: bool) -> None:
+        """What became of it: the fence follows, or stays."""
+        cdef int64_t at = self._job.renewing
+        if committed and self._job.length[RF_ATTEMPTED_AT] == 8:
+            rf_write_int(self._job.data + self._job.offset[RF_ATTEMPTED_AT], at, 8)
+            rf_claim_renew(&self._job.claim, at)
+        self._job.renewing = 0
+
+    @property
     def claim(self) -> int:
         """Address of the rf_claim, for the completer; good while the row lives."""
         return <size_t>&self._job.claim

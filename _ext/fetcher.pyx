@@ -17,7 +17,7 @@ cimport cython
 
 from fetcher_doors cimport *
 from job cimport (
-    RF_COLUMNS, rf_claim_take_slots, rf_job, rf_slots, rf_slots_done, rf_slots_release, rf_slots_started,
+    RF_COLUMNS, rf_claim_renew, rf_claim_take_slots, rf_job, rf_slots, rf_slots_done, rf_slots_release, rf_slots_started,
 )
 from pq cimport rf_pq_load
 from wakeup cimport rf_now, rf_wake_clear
@@ -53,9 +53,7 @@ def load_libpq(path: str) -> None:
 
 cdef int64_t _nanoseconds(double seconds) noexcept:
     """Of a duration; at most 30 years, at least 0."""
-    if not seconds > 0:
-        return 0
-    return <int64_t>(min(seconds, 1e9) * 1e9)
+    return <int64_t>(min(seconds, 1e9) * 1e9) if seconds > 0 else 0
 
 
 include "fetched_row.pxi"
@@ -93,6 +91,7 @@ cdef class Fetcher:
         job_type: type,
         notify: bool = True,
         begin: bytes = b"",
+        heartbeat_key: int = 0,
     ):
         cdef rf_fetcher *f
         cdef bytes text = client_id.encode()
@@ -107,7 +106,7 @@ cdef class Fetcher:
         if f == NULL:
             raise MemoryError
         f.notify = notify
-        f.lock_key = lock_key
+        f.lock_key, f.heartbeat_key = lock_key, heartbeat_key
         f.conninfo, f.setup, f.begin = strdup(conninfo), strdup(setup), strdup(begin)
         for index in range(RF_STATEMENTS):
             f.sql[index] = strdup(<bytes>statements[(<bytes>rf_statements[index]).decode()])
@@ -387,7 +386,7 @@ cdef class Fetcher:
             "fetch_errors": c.fetch_errors, "lost_fetches": c.lost_fetches, "given_back": c.given_back,
             "polls": c.polls, "wakeups": c.wakeups, "grows": c.grows, "joins": c.joins, "reconnects": c.reconnects,
             "notifications": c.notifications, "garbage": c.garbage, "undecodable": c.undecodable,
-            "dropped_notices": self._f.notices.dropped,
+            "heartbeats": c.heartbeats, "dropped_notices": self._f.notices.dropped,
         }
 
     def queue_stats(self, queue: int) -> dict:

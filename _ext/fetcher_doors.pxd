@@ -17,10 +17,12 @@ cdef extern from "rows.h" nogil:
         RF_MAX_ATTEMPTS
         RF_PRIORITY
         RF_ARGS
+        RF_ATTEMPTED_AT
         RF_ATTEMPTED_BY
         RF_KIND
 
     int64_t rf_read_int(const char *bytes, int32_t length)
+    void rf_write_int(char *to, int64_t value, int width)
 
 
 cdef extern from "queue.h" nogil:
@@ -117,12 +119,14 @@ cdef extern from "fetch.h" nogil:
         int64_t notifications
         int64_t garbage
         int64_t undecodable
+        int64_t heartbeats
 
     ctypedef struct rf_fetcher:
         int32_t pid
         int32_t generation
         bint notify
         int64_t lock_key
+        int64_t heartbeat_key
         char *conninfo
         char *setup
         char *begin

@@ -30,7 +30,7 @@ typedef struct rf_slots {
 /* The identity of one run, and where its slot is given back. */
 typedef struct rf_claim {
     int64_t id;
-    int64_t attempted_at;  /* microseconds since 2000-01-01 UTC, as stored */
+    int64_t attempted_at;  /* microseconds since 2000-01-01 UTC, as stored; writer: a renewal, once it is committed */
     int64_t scheduled_at;  /* the same */
     int32_t attempt;
     int32_t queue;         /* the fetcher's queue index */
@@ -42,12 +42,18 @@ typedef struct rf_job {
     rf_claim claim;
     int64_t asked_ns;      /* monotonic, when its fetch was sent: a cancel before that is not for this run */
     int64_t fetched_ns;    /* the same clock, when the reply was there */
+    int64_t renewing;      /* the attempted_at of a renewal that is under way, or of unknown outcome; 0: none */
     int32_t kind;          /* index in the registered kinds, -1 for an unknown one */
     int32_t undecodable;   /* the column whose value cannot be used, -1: none */
     uint32_t offset[RF_COLUMNS];
     int32_t length[RF_COLUMNS]; /* -1: NULL */
     char data[];
 } rf_job;
+
+/* Any thread; whoever reads it meanwhile has the one or the other. */
+static inline void rf_claim_renew(rf_claim *claim, int64_t attempted_at) {
+    __atomic_store_n(&claim->attempted_at, attempted_at, __ATOMIC_RELAXED);
+}
 
 static inline int64_t rf_slots_started(rf_slots *slots) { return atomic_load_explicit(&slots->started, memory_order_relaxed); }
 static inline int64_t rf_slots_done(rf_slots *slots) { return atomic_load_explicit(&slots->done, memory_order_relaxed); }

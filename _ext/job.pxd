@@ -23,6 +23,7 @@ cdef extern from "job.h" nogil:
         rf_claim claim
         int64_t asked_ns
         int64_t fetched_ns
+        int64_t renewing
         int32_t kind
         int32_t undecodable
         uint32_t *offset
@@ -31,5 +32,6 @@ cdef extern from "job.h" nogil:
 
     int64_t rf_slots_started(rf_slots *slots)
     int64_t rf_slots_done(rf_slots *slots)
+    void rf_claim_renew(rf_claim *claim, int64_t attempted_at)
     rf_slots *rf_claim_take_slots(rf_claim *claim)
     void rf_slots_release(rf_slots *slots, int64_t run_time)

@@ -46,6 +46,8 @@
 #define RF_CLOSE_DEADLINE RF_SECOND        /* close without a stop before it still gives back */
 #define RF_LOCK_RETRY RF_SECOND            /* the liveness lock is held by somebody: try again ... */
 #define RF_LOCK_WARN (15 * RF_SECOND)      /* ... and say so once */
+#define RF_HEARTBEAT (5 * RF_SECOND)       /* a registered client that has no lock says so often that it lives ... */
+#define RF_HEARTBEAT_LOCKED (60 * RF_SECOND) /* ... and one that has a lock that it is still registered */
 #define RF_ERROR_PAUSE (100 * RF_MS)       /* a refused statement: doubling to RF_ERROR_PAUSE_MAX */
 #define RF_ERROR_PAUSE_MAX RF_SECOND
 #define RF_NOTICE_AGAIN (10 * RF_SECOND)   /* the same trouble is logged this often */

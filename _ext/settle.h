@@ -76,6 +76,19 @@ static int rf_judge(const rf_outcome *item, const PGresult *rows, int row) {
     return RF_VERDICT_ELSEWHERE;
 }
 
+/* Whether the row is still this attempt's, which this client itself renewed meanwhile: then the outcome follows. */
+static bool rf_follow(const rf_completer *c, rf_outcome *item, const PGresult *rows, int row) {
+    int length;
+    const char *attempted_at = rf_field(rows, row, 4, &length);
+    for (size_t i = 0; i < c->move_count && length == 8; i++) {
+        const rf_move *move = &c->moves[i];
+        if (move->id != item->id || move->from != item->attempted_at || move->to != rf_load_i64(attempted_at)) continue;
+        item->attempted_at = move->to;
+        return true;
+    }
+    return false;
+}
+
 /* The first item with this id (sorted), or `count`. */
 static size_t rf_find(const rf_outcome *items, size_t count, int64_t id) {
     size_t low = 0, high = count;
@@ -146,6 +159,8 @@ static void rf_settle(rf_completer *c, const rf_session *s, rf_outcome *items, s
         for (size_t i = rf_find(items, count, id); i < count && items[i].id == id; i++) {
             if (items[i].flags & RF_TOUCHED) continue;
             items[i].verdict = (uint8_t)rf_judge(&items[i], found, row);
+            if (items[i].verdict == RF_VERDICT_FENCED && rf_follow(c, &items[i], found, row))
+                items[i].verdict = (uint8_t)rf_judge(&items[i], found, row);
             if (wanted && (items[i].verdict == RF_VERDICT_RECORDED || items[i].verdict == RF_VERDICT_ELSEWHERE))
                 rf_tell_recorded(c, &items[i], found, row, 0, now);
         }

@@ -34,18 +34,20 @@ static int rf_conn_end(rf_conn *conn, int outcome, PGresult **reply, int64_t dea
     return outcome;
 }
 
-/* *reply: the rows, the caller's to clear; NULL but for RF_OK. */
+/* *reply: the rows, the caller's to clear; NULL but for RF_OK. `name` NULL: not prepared, sent whole. */
 static int rf_conn_execute(rf_conn *conn, const char *name, const char *sql, int count, const char *const *values,
                            const int *lengths, PGresult **reply, int64_t deadline) {
     int formats[RF_PARAMS_MAX], outcome, sent;
     *reply = NULL;
     if (conn->pg == NULL || count > RF_PARAMS_MAX) return RF_LOST;
     for (int i = 0; i < count; i++) formats[i] = 1;
-    if (conn->begin == NULL) {
-        sent = rf_pq.PQsendQueryPrepared(conn->pg, name, count, values, lengths, formats, 1);
-    } else {
+    if (conn->begin != NULL) {
         outcome = rf_conn_query(conn, conn->begin, NULL, deadline);
         if (outcome != RF_OK) return rf_conn_end(conn, outcome, reply, deadline);
+    }
+    if (conn->begin == NULL && name != NULL) {
+        sent = rf_pq.PQsendQueryPrepared(conn->pg, name, count, values, lengths, formats, 1);
+    } else {
         sent = rf_pq.PQsendQueryParams(conn->pg, sql, count, NULL, values, lengths, formats, 1);
     }
     if (sent == 0) return rf_conn_lost(conn, "sending failed");

@@ -30,7 +30,7 @@ from river_fast.startstop import Service
 from river_fast.worker import Workers, WorkUnit
 
 HELD_TIMEOUT = 1.0  # how long the fetcher may take to tell what it holds; then: ask again later
-STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock")  # the fetcher's
+STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock", "client_heartbeat")  # the fetcher's
 JOIN_TIMEOUT = 1.0  # threads that were told to end and have nothing to wait for
 
 

@@ -1,6 +1,6 @@
 """The compiled completer: outcomes in, COMMITs out; see `_ext/completer.pyx`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, final
 
 def load_libpq(path: str) -> None: ...
@@ -75,6 +75,9 @@ class Completer:
     def pending(self, timeout: float) -> list[tuple[int, int]] | None:
         """(id, attempted_at_us) of all outcomes pushed and not acknowledged. Answers at once, whatever the completer
         thread does: None and `timeout` are kept for an implementation that must ask it."""
+    def moved(self, moves: Iterable[tuple[int, int, int]]) -> None:
+        """Renewals of attempted_at by this client, (id, from, to) in microseconds since 2000: an outcome that was pushed
+        with `from` is recorded where the row has `to`. Tell before the renewal is sent; each call replaces the last."""
     def close(self, timeout: float) -> None:
         """No more pushes; `run` drains what was accepted and ends, at the latest after `timeout` seconds. Idempotent
         (the nearest deadline counts). Returns at once; join the thread."""

@@ -45,6 +45,13 @@ class FetchedRow:
     def attempted_at_us(self) -> int:
         """Microseconds since 2000-01-01 UTC: with id and attempt, the fence."""
     @property
+    def renewing_us(self) -> int:
+        """What a renewal that is under way, or whose outcome is not known, would make of attempted_at_us; 0: none."""
+    def renew(self, attempted_at_us: int) -> None:
+        """A renewal is about to be sent: until `renewed`, the row may have either time."""
+    def renewed(self, committed: bool) -> None:
+        """What became of it: the fence follows, or stays."""
+    @property
     def claim(self) -> int:
         """Address of the rf_claim, for the completer; good while the row lives."""
     @property
@@ -93,7 +100,7 @@ class Fetcher:
         *,
         conninfo: bytes,
         setup: bytes,                      # session settings and LISTEN, one simple message, sent after each connect
-        statements: Mapping[str, bytes],   # sql/ name -> text with $n: job_get_available, job_give_back, queue_poll
+        statements: Mapping[str, bytes],   # sql/ name -> text with $n: job_get_available, job_give_back, queue_poll ...
         client_id: str,
         lock_key: int,                     # the liveness lock; 0: none (no session locks on this server)
         kinds: Sequence[str],              # registered kinds and aliases
@@ -101,6 +108,7 @@ class Fetcher:
         job_type: type[Job[Any]],
         notify: bool = True,               # whether the server has NOTIFY: for the queues of what is given back
         begin: bytes = b"",                # opens each operation's transaction where sessions are shared; else none
+        heartbeat_key: int = 0,            # of the client's row in river_fast_client; 0: it has none
     ) -> Fetcher: ...
     def run(self) -> None:
         """The fetcher thread's body, without the GIL: connect, lock, fetch, until `close`. Call once, in its thread."""

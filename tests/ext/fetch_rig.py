@@ -19,7 +19,7 @@ from river_fast.job import Job
 
 compiled.load_libpq(PsycopgDriver("").libpq_path())
 
-STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock")
+STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock", "client_heartbeat")
 
 
 def wait_for(what: str, condition: Callable[[], Any], timeout: float = 30.0) -> Any:
