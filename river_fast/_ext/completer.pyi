@@ -76,8 +76,8 @@ class Completer:
         """(id, attempted_at_us) of all outcomes pushed and not acknowledged. Answers at once, whatever the completer
         thread does: None and `timeout` are kept for an implementation that must ask it."""
     def moved(self, moves: Iterable[tuple[int, int, int]]) -> None:
-        """Renewals of attempted_at by this client, (id, from, to) in microseconds since 2000: an outcome that was pushed
-        with `from` is recorded where the row has `to`. Tell before the renewal is sent; each call replaces the last."""
+        """This client's renewals of attempted_at, (id, from, to) in microseconds since 2000: an outcome that was pushed
+        with `from` is recorded where the row has `to`. Tell before one is sent; each call replaces the last."""
     def close(self, timeout: float) -> None:
         """No more pushes; `run` drains what was accepted and ends, at the latest after `timeout` seconds. Idempotent
         (the nearest deadline counts). Returns at once; join the thread."""
