@@ -36,6 +36,8 @@ from river_fast.event import Event, EventKind, JobStats
 from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult, UniqueOpts
 from river_fast.job import Job, JobState
 from river_fast.job_args import JobArgs, RawArgs, job_args, unique
+from river_fast.job_list import JobListResult
+from river_fast.job_list_cursor import JobListCursor
 from river_fast.job_row import FAR_FUTURE, FAR_PAST
 from river_fast.migrate import Migrator
 from river_fast.queue import Queue
@@ -71,6 +73,8 @@ __all__ = [
     "JobCancelledRemotelyError",
     "JobInsertResult",
     "JobInterruptedError",
+    "JobListCursor",
+    "JobListResult",
     "JobLostError",
     "JobRunningError",
     "JobSnoozeError",

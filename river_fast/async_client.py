@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from river_fast.async_client_admin import AsyncClientAdmin
 from river_fast.client import WAIT_POLL_FIRST, WAIT_POLL_LAST, Client
+from river_fast.client_notify import AsyncClientNotify
 from river_fast.client_queues import ClientQueues
 from river_fast.config import Config, Duration, seconds
 from river_fast.event import EventKind
 from river_fast.insert_opts import InsertOpts, JobInsertResult
 from river_fast.job import FINAL_STATES, Job
-from river_fast.queue import Queue
 from river_fast.stop_report import StopReport
 from river_fast.subscription_manager import Subscription
 
 STOP_MARGIN = 0.9  # beyond the timeout, which the shutdown keeps itself; within the second that `stop` promises
 
 
-class AsyncClient:
+class AsyncClient(AsyncClientAdmin):
     """`AsyncClient(database_url=None, config=None)`, as `Client`; `async with client:` starts and stops it."""
 
     def __init__(self, database_url: str | None = None, config: Config | None = None) -> None:
@@ -56,6 +57,11 @@ class AsyncClient:
     def queues(self) -> ClientQueues:
         """As `Client.queues`."""
         return self._client.queues
+
+    @property
+    def notify(self) -> AsyncClientNotify:
+        """What may be told to the other clients. River: Notify()."""
+        return AsyncClientNotify(self._client.notify)
 
     async def start(self) -> None:
         """As `Client.start`. Cancelled meanwhile: the client is stopped again."""
@@ -142,60 +148,18 @@ class AsyncClient:
 
     async def insert_tx(self, conn: Any, args: Any, opts: InsertOpts | None = None) -> JobInsertResult:
         """As `Client.insert_tx`, on an `AsyncConnection`."""
-        result: JobInsertResult = await self._client.insert_tx(conn, args, opts)
+        result: JobInsertResult = await self._client.insert_tx(self._async(conn), args, opts)
         return result
 
     async def insert_many_tx(self, conn: Any, params: Iterable[Any]) -> list[JobInsertResult]:
         """As `Client.insert_many_tx`, on an `AsyncConnection`."""
-        results: list[JobInsertResult] = await self._client.insert_many_tx(conn, params)
+        results: list[JobInsertResult] = await self._client.insert_many_tx(self._async(conn), params)
         return results
 
     async def insert_many_fast_tx(self, conn: Any, params: Iterable[Any]) -> int:
         """As `Client.insert_many_fast_tx`, on an `AsyncConnection`."""
-        count: int = await self._client.insert_many_fast_tx(conn, params)
+        count: int = await self._client.insert_many_fast_tx(self._async(conn), params)
         return count
-
-    # Jobs and queues.
-
-    async def job_get(self, job_id: int) -> Job[Any]:
-        """As `Client.job_get`."""
-        self._client._check_process()
-        return await self._client._jobs.job_get_async(job_id)
-
-    async def job_cancel(self, job_id: int) -> Job[Any]:
-        """As `Client.job_cancel`."""
-        self._client._check_process()
-        return await self._client._jobs.job_cancel_async(job_id)
-
-    async def job_retry(self, job_id: int) -> Job[Any]:
-        """As `Client.job_retry`."""
-        self._client._check_process()
-        return await self._client._jobs.job_retry_async(job_id)
-
-    async def job_delete(self, job_id: int) -> Job[Any]:
-        """As `Client.job_delete`."""
-        self._client._check_process()
-        return await self._client._jobs.job_delete_async(job_id)
-
-    async def queue_get(self, name: str) -> Queue:
-        """As `Client.queue_get`."""
-        self._client._check_process()
-        return await self._client._queue_rows.queue_get_async(name)
-
-    async def queue_list(self, limit: int = 100) -> list[Queue]:
-        """As `Client.queue_list`."""
-        self._client._check_process()
-        return await self._client._queue_rows.queue_list_async(limit)
-
-    async def queue_pause(self, name: str) -> None:
-        """As `Client.queue_pause`."""
-        self._client._check_process()
-        await self._client._queue_rows.queue_pause_async(name)
-
-    async def queue_resume(self, name: str) -> None:
-        """As `Client.queue_resume`."""
-        self._client._check_process()
-        await self._client._queue_rows.queue_resume_async(name)
 
     # Watching.
 

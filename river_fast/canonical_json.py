@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -66,7 +67,18 @@ def key_text(key: str) -> str:
     """A rewritten key: River leaves plain ASCII as it is, `<`, `>` and `&` included, and has Go write any other."""
     if _PLAIN_KEY.match(key):
         return f'"{key}"'
-    return go_text(json.dumps(key, ensure_ascii=False))
+    return go_string(key)
+
+
+def go_string(text: str) -> str:
+    """A string as Go's encoder writes it."""
+    return go_text(json.dumps(text, ensure_ascii=False))
+
+
+def go_time(at: datetime) -> str:
+    """An aware time in UTC as Go writes it: RFC 3339, a fraction without trailing zeros, none for a whole second."""
+    text = at.astimezone(UTC).isoformat().removesuffix("+00:00")
+    return (text.rstrip("0") if "." in text else text) + "Z"
 
 
 def go_float(value: float) -> str:

@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from river_fast.client_admin import ClientAdmin
 from river_fast.client_life import ClientLife, current_client
+from river_fast.client_notify import ClientNotify
 from river_fast.client_queues import ClientQueues
 from river_fast.client_verbs import ClientVerbs
 from river_fast.config import Config, Duration, generate_client_id, seconds
@@ -42,7 +44,7 @@ def client_from_context() -> Client:
         raise RiverError("client_from_context was called outside a job") from None
 
 
-class Client(ClientLife, ClientVerbs):
+class Client(ClientLife, ClientVerbs, ClientAdmin):
     """`Client(database_url=None, config=None)`; no url: `DATABASE_URL`, then libpq's own `PG*` variables.
 
     Without queues the client only inserts. Raises `ConfigError` for a configuration that cannot work; connects at
@@ -70,12 +72,13 @@ class Client(ClientLife, ClientVerbs):
         self._id = config.id or generate_client_id()
         self._subscriptions = SubscriptionManager(self._logger.getChild("subscription_manager"))
         self._inserter = Inserter(driver, config, known_kinds=self._known_kinds, poke=self._poke_inserted)
-        self._jobs = JobAdmin(driver, poke=self._poke)
+        self._jobs = JobAdmin(driver, poke=self._poke, poke_queues=self._poke_inserted)
         self._queue_rows = QueueAdmin(driver, poke=self._poke)
         context = contextvars.copy_context()
         context.run(current_client.set, self)
         self._set_up_life(context)
         self.queues = ClientQueues(self)
+        self.notify = ClientNotify(self)
 
     @property
     def id(self) -> str:

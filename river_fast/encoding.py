@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -113,6 +113,15 @@ def check_raw(raw: bytes | bytearray | memoryview, *, field: str = "args", limit
     if rb"\u0000" in raw:
         _refuse_nul(value, field)
     return raw
+
+
+def encode_metadata(given: Mapping[str, Any] | bytes | bytearray | memoryview) -> bytes:
+    """The JSON text of a dict, or what somebody else wrote if it is an object. `ValidationError`, `EncodeError`."""
+    if isinstance(given, bytes | bytearray | memoryview):
+        return check_raw(given, field="metadata")
+    if not isinstance(given, Mapping):
+        raise ValidationError("metadata", f"must be a dict or the JSON text of an object, not {type(given).__name__}")
+    return encode_object(dict(given), field="metadata")
 
 
 def decode(raw: bytes) -> Any:
@@ -306,6 +315,11 @@ def _depth(raw: bytes) -> int:
         else:
             depth -= 1
     return deepest
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it holds no half of a character (a lone surrogate)."""
+    return not _has_surrogate(text)
 
 
 def _has_surrogate(text: str) -> bool:

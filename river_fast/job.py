@@ -197,6 +197,10 @@ class Job(Generic[T]):
         """Keep `value` (any JSON, at most 32 MB) as the job's output, stored with its outcome. River: RecordOutput."""
         self._running().record_output(value)
 
+    def recorded_output(self) -> bytes:
+        """For `job_update`: what `record_output` has staged so far, as JSON text `"output":...`; empty: nothing."""
+        return b"" if self._run is None else self._run.recorded_output()
+
     def set_metadata(self, key: str, value: Any) -> None:
         """Merge one top-level key into the metadata with the outcome; keys starting with `river:` are refused."""
         self._running().set_metadata(key, value)

@@ -1,4 +1,4 @@
-"""Verbs on one job: get, cancel, retry, delete. River: Client.JobGet, JobCancel, JobRetry, JobDelete.
+"""Verbs on jobs: get, list, update, cancel, retry, delete. River: Client.JobGet, JobList, JobUpdate, JobCancel, ...
 
 Any thread; owns nothing. Each verb is one statement, run on a connection of the pool, on the caller's transaction
 (`_tx`, sync or async: then the answer is awaitable), or in an async transaction (`_async`).
@@ -6,24 +6,38 @@ Any thread; owns nothing. Each verb is one statement, run on a connection of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
 from river_fast.control import BIGINT_MAX, CONTROL_TOPIC, INSERT_TOPIC, ControlAction, ControlMessage, channel
 from river_fast.driver import Driver, RawRow, Statement
+from river_fast.encoding import encode_metadata, encode_object
 from river_fast.errors import JobRunningError, NotFoundError, ValidationError
 from river_fast.job import Job, JobState
-from river_fast.job_row import COLUMNS, StoredRow
+from river_fast.job_filters import JobFilters, check_filters, check_limit, filter_forms
+from river_fast.job_list import JobListOptions, JobListResult, job_list_statement
+from river_fast.job_row import COLUMNS, StoredRow, loads_exact
+from river_fast.job_run import OUTPUT_MAX_BYTES, check_metadata_key
 from river_fast.statement_runner import StatementRunner
+
+NOT_GIVEN: Any = object()  # an output may be anything, None too
 
 
 class JobAdmin:
-    """`poke` hears of each cancel made here outside a caller's transaction: for clients that cannot LISTEN."""
+    """`poke` hears of each cancel made here outside a caller's transaction, `poke_queues` of the queue of each job that
+    was made available: for clients that cannot LISTEN."""
 
-    def __init__(self, driver: Driver, *, poke: Callable[[ControlMessage], None] | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        poke: Callable[[ControlMessage], None] = lambda message: None,
+        poke_queues: Callable[[Sequence[str]], None] = lambda queues: None,
+    ) -> None:
         self._driver = driver
         self._runner = StatementRunner(driver)
         self._poke = poke
+        self._poke_queues = poke_queues
 
     def job_get(self, job_id: int) -> Job[Any]:
         """The job as stored now. `NotFoundError`. River: JobGet."""
@@ -34,6 +48,41 @@ class JobAdmin:
 
     async def job_get_async(self, job_id: int) -> Job[Any]:
         return await self._runner.run_async(self._get(job_id))
+
+    def job_list(self, **options: Unpack[JobListOptions]) -> JobListResult:
+        """A page of jobs as they are now. `ValidationError`. River: JobList."""
+        return self._runner.run(job_list_statement(**options))
+
+    def job_list_tx(self, conn: Any, **options: Unpack[JobListOptions]) -> Any:
+        return self._runner.run_tx(conn, job_list_statement(**options))
+
+    async def job_list_async(self, **options: Unpack[JobListOptions]) -> JobListResult:
+        return await self._runner.run_async(job_list_statement(**options))
+
+    def job_update(
+        self, job: Job[Any] | int, *, output: Any = NOT_GIVEN, metadata: Mapping[str, Any] | bytes | None = None
+    ) -> Job[Any]:
+        """Merge into a job's metadata, whatever its state: its `output`, and keys of one's own. River: JobUpdate.
+
+        With neither, of a job that runs here: the output it has recorded so far; else nothing is written. Returns the
+        job as stored. `NotFoundError`, `ValidationError` for a reserved key and above 32 MB, `EncodeError`.
+        """
+        return self._runner.run(self._update(job, output, metadata))
+
+    def job_update_tx(
+        self,
+        conn: Any,
+        job: Job[Any] | int,
+        *,
+        output: Any = NOT_GIVEN,
+        metadata: Mapping[str, Any] | bytes | None = None,
+    ) -> Any:
+        return self._runner.run_tx(conn, self._update(job, output, metadata))
+
+    async def job_update_async(
+        self, job: Job[Any] | int, *, output: Any = NOT_GIVEN, metadata: Mapping[str, Any] | bytes | None = None
+    ) -> Job[Any]:
+        return await self._runner.run_async(self._update(job, output, metadata))
 
     def job_cancel(self, job_id: int) -> Job[Any]:
         """Cancel a job for good. River: JobCancel.
@@ -55,13 +104,13 @@ class JobAdmin:
 
         `NotFoundError`; `UniqueConflictError` where an equivalent unique job exists meanwhile.
         """
-        return self._runner.run(self._retry(job_id))
+        return self._poked_queue(self._runner.run(self._retry(job_id)))
 
     def job_retry_tx(self, conn: Any, job_id: int) -> Any:
         return self._runner.run_tx(conn, self._retry(job_id))
 
     async def job_retry_async(self, job_id: int) -> Job[Any]:
-        return await self._runner.run_async(self._retry(job_id))
+        return self._poked_queue(await self._runner.run_async(self._retry(job_id)))
 
     def job_delete(self, job_id: int) -> Job[Any]:
         """Delete a job that is not running; the row as it was. `NotFoundError`, `JobRunningError`. River: JobDelete."""
@@ -73,10 +122,47 @@ class JobAdmin:
     async def job_delete_async(self, job_id: int) -> Job[Any]:
         return await self._runner.run_async(self._delete(job_id))
 
+    def job_delete_many(
+        self, *, limit: int = 100, unsafe_all: bool = False, **filters: Unpack[JobFilters]
+    ) -> list[Job[Any]]:
+        """Delete the first `limit` (1 to 10,000) jobs by id that pass the filters; the rows as they were.
+
+        Running jobs, and those that somebody has locked, are left alone. `ValidationError` where no filter is set,
+        unless `unsafe_all` says that every job is meant. River: JobDeleteMany.
+        """
+        return self._runner.run(self._delete_many(limit, unsafe_all, filters))
+
+    def job_delete_many_tx(
+        self, conn: Any, *, limit: int = 100, unsafe_all: bool = False, **filters: Unpack[JobFilters]
+    ) -> Any:
+        return self._runner.run_tx(conn, self._delete_many(limit, unsafe_all, filters))
+
+    async def job_delete_many_async(
+        self, *, limit: int = 100, unsafe_all: bool = False, **filters: Unpack[JobFilters]
+    ) -> list[Job[Any]]:
+        return await self._runner.run_async(self._delete_many(limit, unsafe_all, filters))
+
     # The statements.
 
     def _get(self, job_id: int) -> Statement[Job[Any]]:
         return Statement("job_get_by_id", {"id": check_job_id(job_id)}, _one_job(job_id))
+
+    def _update(
+        self, job: Job[Any] | int, output: Any, metadata: Mapping[str, Any] | bytes | None
+    ) -> Statement[Job[Any]]:
+        if isinstance(job, Job):
+            job_id, recorded = job.id, b"" if output is not NOT_GIVEN or metadata is not None else job.recorded_output()
+        else:
+            job_id, recorded = job, b""
+        members = [recorded] if recorded else []
+        if metadata is not None:
+            members.append(_checked_metadata(metadata, output is not NOT_GIVEN))
+        if output is not NOT_GIVEN:
+            members.append(encode_object({"output": output}, field="output", limit=OUTPUT_MAX_BYTES)[1:-1])
+        written = b"{" + b",".join(filter(None, members)) + b"}"
+        if written == b"{}":
+            return self._get(job_id)
+        return Statement("job_update", {"id": check_job_id(job_id), "metadata": written.decode()}, _one_job(job_id))
 
     def _cancel(self, job_id: int) -> Statement[Job[Any]]:
         return Statement("job_cancel", self._notifying(job_id, CONTROL_TOPIC), _one_job(job_id))
@@ -93,14 +179,34 @@ class JobAdmin:
 
         return Statement("job_delete", {"id": check_job_id(job_id)}, parse)
 
+    def _delete_many(self, limit: int, unsafe_all: bool, filters: Mapping[str, Any]) -> Statement[list[Job[Any]]]:
+        known = JobFilters.__annotations__
+        if unknown := [name for name in filters if name not in known]:
+            raise TypeError(f"{unknown[0]!r} is no filter of job_delete_many; there are {', '.join(known)}")
+        checked = check_filters(filters)
+        if not checked and not unsafe_all:
+            raise ValidationError(
+                "unsafe_all", "no filter is set, so every job would be deleted: set one, or say unsafe_all=True"
+            )
+        if checked and unsafe_all:
+            raise ValidationError("unsafe_all", f"means every job, but there are filters: {', '.join(checked)}")
+        forms, params = filter_forms(checked)
+        params["limit"] = check_limit(limit)
+        return Statement("job_delete_many", params, _jobs, forms=tuple(forms))
+
     def _notifying(self, job_id: int, topic: str) -> dict[str, Any]:
         checked = check_job_id(job_id)
         notify = self._driver.open().notify  # first: the schema may be known only after
         return {"id": checked, "notify": notify, "channel": channel(self._driver.schema, topic)}
 
     def _poked(self, job: Job[Any]) -> Job[Any]:
-        if self._poke is not None and job.state is JobState.RUNNING:
+        if job.state is JobState.RUNNING:
             self._poke(ControlMessage(ControlAction.CANCEL, job.queue, job.id))
+        return job
+
+    def _poked_queue(self, job: Job[Any]) -> Job[Any]:
+        if job.state is JobState.AVAILABLE:
+            self._poke_queues([job.queue])
         return job
 
 
@@ -120,3 +226,18 @@ def _one_job(job_id: int) -> Callable[[list[RawRow], int], Job[Any]]:
         return Job(StoredRow(rows[0]))
 
     return parse
+
+
+def _jobs(rows: list[RawRow], count: int) -> list[Job[Any]]:
+    return [Job(StoredRow(row)) for row in rows]
+
+
+def _checked_metadata(metadata: Mapping[str, Any] | bytes, with_output: bool) -> bytes:
+    """The object's members as JSON text, without its braces."""
+    raw = encode_metadata(metadata)
+    keys = list(loads_exact(raw))
+    for key in keys:
+        check_metadata_key(key)
+    if with_output and "output" in keys:
+        raise ValidationError("metadata", "holds the key 'output' beside output=...: give one of them")
+    return raw.strip()[1:-1].strip()

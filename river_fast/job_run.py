@@ -86,10 +86,7 @@ class JobRun:
         self._metadata["output"] = encode_object({"output": value}, field="output", limit=OUTPUT_MAX_BYTES)[1:-1]
 
     def set_metadata(self, key: str, value: Any) -> None:
-        if not isinstance(key, str) or not key:
-            raise ValidationError("metadata", f"key must be a non-empty string, got {key!r}")
-        if key.startswith("river:"):
-            raise ValidationError("metadata", f"key {key!r} is reserved: choose one that does not start with 'river:'")
+        check_metadata_key(key)
         self.stage(key, value)
 
     def stage(self, key: str, value: Any) -> None:
@@ -98,6 +95,10 @@ class JobRun:
         if sum(map(len, self._metadata.values())) + len(member) > METADATA_MAX_BYTES:
             raise EncodeError("metadata", f"staged values exceed {METADATA_MAX_BYTES} bytes of JSON")
         self._metadata[key] = member
+
+    def recorded_output(self) -> bytes:
+        """What `record_output` staged, as the member of an object; empty where it staged nothing."""
+        return self._metadata.get("output", b"")
 
     def staged(self) -> bytes | None:
         """All that was staged as one JSON object, None where nothing was."""
@@ -133,3 +134,11 @@ class JobRun:
             return Job(StoredRow(rows[0]), job._unit)
 
         return Statement("job_complete_tx", params, parse)
+
+
+def check_metadata_key(key: str) -> None:
+    """`ValidationError` for one that is not the user's to write."""
+    if not isinstance(key, str) or not key:
+        raise ValidationError("metadata", f"key must be a non-empty string, got {key!r}")
+    if key.startswith("river:"):
+        raise ValidationError("metadata", f"key {key!r} is reserved: choose one that does not start with 'river:'")

@@ -1,21 +1,24 @@
-"""Verbs on queues: get, list, pause, resume. River: Client.QueueGet, QueueList, QueuePause, QueueResume.
+"""Verbs on queues: get, list, update, pause, resume. River: Client.QueueGet, QueueList, QueueUpdate, QueuePause, ...
 
 Any thread; owns nothing. A queue exists once some client has started to work it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from river_fast.config import check_queue_name
+from river_fast.canonical_json import go_string, go_text
 from river_fast.control import ALL_QUEUES, CONTROL_TOPIC, ControlAction, ControlMessage, channel
 from river_fast.driver import Driver, RawRow, Statement
-from river_fast.errors import ConfigError, NotFoundError, ValidationError
+from river_fast.encoding import encode_metadata, is_utf8
+from river_fast.errors import NotFoundError, ValidationError
+from river_fast.job_row import loads_exact
 from river_fast.queue import Queue, stored_queues
 from river_fast.statement_runner import StatementRunner
 
 LIST_MAX = 10_000  # River's
+NOTIFICATION_MAX_BYTES = 7999  # PostgreSQL's
 
 
 class QueueAdmin:
@@ -74,6 +77,26 @@ class QueueAdmin:
         await self._runner.run_async(self._switch(ControlAction.RESUME, name))
         self._poked(ControlAction.RESUME, name)
 
+    def queue_update(self, name: str, metadata: Mapping[str, Any] | bytes | None = None) -> Queue:
+        """Replace the queue's metadata as a whole (None: leave it) and tell the clients; the queue as stored.
+
+        `NotFoundError`; `ValidationError` for what is no JSON object, or for too much: a notification brings it to the
+        clients, and PostgreSQL's hold 8,000 bytes. River: QueueUpdate.
+        """
+        statement, message = self._update(name, metadata)
+        queue = self._runner.run(statement)
+        self._poke_update(message)
+        return queue
+
+    def queue_update_tx(self, conn: Any, name: str, metadata: Mapping[str, Any] | bytes | None = None) -> Any:
+        return self._runner.run_tx(conn, self._update(name, metadata)[0])
+
+    async def queue_update_async(self, name: str, metadata: Mapping[str, Any] | bytes | None = None) -> Queue:
+        statement, message = self._update(name, metadata)
+        queue = await self._runner.run_async(statement)
+        self._poke_update(message)
+        return queue
+
     # The statements.
 
     def _get(self, name: str) -> Statement[Queue]:
@@ -94,10 +117,43 @@ class QueueAdmin:
             if name != ALL_QUEUES and not int.from_bytes(rows[0][0] or b"", "big"):
                 raise NotFoundError(f"queue {name!r} does not exist; it does once a client has worked it")
 
-        checked = name if name == ALL_QUEUES else _checked_name(name)
+        checked = _checked_name(name)
         notify = self._driver.open().notify  # first: the schema may be known only after
         params = {"name": checked, "notify": notify, "channel": channel(self._driver.schema, CONTROL_TOPIC)}
         return Statement(f"queue_{action}", params, parse)
+
+    def _update(
+        self, name: str, metadata: Mapping[str, Any] | bytes | None
+    ) -> tuple[Statement[Queue], ControlMessage | None]:
+        checked = _checked_name(name)
+        raw = None if metadata is None else encode_metadata(metadata)
+        notify = self._driver.open().notify  # first: the schema may be known only after
+        told = None
+        if raw is not None and notify:
+            told = f'{{"action":"metadata_changed","metadata":{go_text(raw.decode())},"queue":{go_string(checked)}}}'
+            if (size := len(told.encode())) > NOTIFICATION_MAX_BYTES:
+                most = NOTIFICATION_MAX_BYTES
+                raise ValidationError("metadata", f"makes a notification of {size} bytes, and PostgreSQL's hold {most}")
+
+        def parse(rows: list[RawRow], count: int) -> Queue:
+            if not rows:
+                raise NotFoundError(f"queue {name!r} does not exist; it does once a client has worked it")
+            return Queue.stored(rows[0][:5])
+
+        params = {
+            "name": checked,
+            "metadata": None if raw is None else raw.decode(),
+            "message": told,
+            "channel": channel(self._driver.schema, CONTROL_TOPIC),
+        }
+        changed = None
+        if raw is not None:
+            changed = ControlMessage(ControlAction.METADATA_CHANGED, name, metadata=loads_exact(raw))
+        return Statement("queue_update", params, parse), changed
+
+    def _poke_update(self, message: ControlMessage | None) -> None:
+        if self._poke is not None and message is not None:
+            self._poke(message)
 
     def _poked(self, action: ControlAction, name: str) -> None:
         if self._poke is not None:
@@ -105,7 +161,9 @@ class QueueAdmin:
 
 
 def _checked_name(name: str) -> str:
-    try:
-        return check_queue_name(name)
-    except ConfigError as error:
-        raise ValidationError("name", str(error)) from None
+    """A row may have any name that PostgreSQL can store, whatever a client may be told to work."""
+    if not isinstance(name, str):
+        raise ValidationError("name", f"must be a string, got {type(name).__name__}")
+    if "\0" in name or not is_utf8(name):
+        raise NotFoundError(f"queue {name!a:.80} does not exist")
+    return str.__str__(name)

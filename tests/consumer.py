@@ -72,6 +72,15 @@ def sync_program(url: str, conn: psycopg.Connection[Any]) -> None:
             client.insert_tx(conn, EmailArgs("e"))
         finished = client.wait(result.job, timeout=10)
         assert_type(finished.state, river.JobState)
+        page = client.job_list(states=["running", river.JobState.AVAILABLE], order_by="time", limit=10)
+        assert_type(page.jobs[0].errors[0].attempt, int)
+        assert_type(client.job_list(after=page.last_cursor, metadata={"from": "here"}), river.JobListResult)
+        assert_type(client.job_update(result.job, output=5), river.Job[Any])
+        assert_type(client.job_delete_many(kinds=["email"]), list[river.Job[Any]])
+        with conn.transaction():
+            assert_type(client.job_list_tx(conn, ids=[1]), river.JobListResult)
+            assert_type(client.queue_update_tx(conn, "default", {"a": 1}), river.Queue)
+        client.notify.request_resign()
         report = client.stop(timeout=5)
         assert_type(report, river.StopReport)
 
@@ -83,3 +92,6 @@ async def async_program(conn: psycopg.AsyncConnection[Any]) -> None:
         assert_type(result, river.JobInsertResult)
         await client.insert_tx(conn, river.RawArgs("other_kind", {"any": ["json"]}))
         await client.wait(result.job, timeout=10)
+        assert_type((await client.job_list(tags_any=["a"])).jobs, list[river.Job[Any]])
+        assert_type(await client.job_cancel_tx(conn, 1), river.Job[Any])
+        await client.notify.request_resign()

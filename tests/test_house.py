@@ -23,13 +23,14 @@ FUNCTION_LINES_MOST = 70
 FLOORS = (
     "attempt_error control errors event event_loop insert_opts job job_row job_set_state notify_limiter periodic_job"
     " pg_binary queue retry_policy stop_report version",
-    "args_codec canonical_json config encoding insert_combiner insert_params job_args plugin startstop testsignal"
-    " unique worker",
+    "args_codec canonical_json config encoding insert_combiner insert_params job_args job_filters"
+    " job_list_cursor plugin startstop testsignal unique worker",
     "driver job_executor job_run",
     "insert_statements"
-    " async_runner cancel_checker completer deadline_watch elector inserter job_admin liveness maintenance migrate"
-    " notifier producer queue_admin queue_keeper shutdown statement_runner subscription_manager",
-    "async_client client client_life client_queues client_services client_verbs",
+    " async_runner cancel_checker completer deadline_watch elector inserter job_admin job_list leader_admin liveness"
+    " maintenance migrate notifier producer queue_admin queue_keeper shutdown statement_runner subscription_manager",
+    "async_client async_client_admin client client_admin client_life client_notify client_queues client_services"
+    " client_verbs",
     "cli contrib embedded embedded_identity embedded_programs testing ui __main__",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

@@ -220,13 +220,124 @@ def test_delete_refuses_a_running_job(admin: JobAdmin, conn: psycopg.Connection)
     assert column(conn, job_id, "state") == "running"
 
 
+def test_retry_pokes_the_own_client_for_what_is_available_now(driver: PsycopgDriver, conn: psycopg.Connection) -> None:
+    poked: list[Any] = []
+    admin = JobAdmin(driver, poke_queues=poked.append)
+    admin.job_retry(insert(conn, "discarded", queue="q1"))
+    admin.job_retry(insert(conn, "running", queue="q2"))
+    assert poked == [["q1"]]
+
+
+def test_delete_many_needs_a_filter_or_a_plain_word(admin: JobAdmin, conn: psycopg.Connection) -> None:
+    insert(conn)
+    for options in ({}, {"kinds": None}, {"limit": 5}, {"unsafe_all": True, "kinds": ["k1"]}):
+        with pytest.raises(ValidationError) as caught:
+            admin.job_delete_many(**options)
+        assert caught.value.field == "unsafe_all"
+    with pytest.raises(TypeError, match="tags_any"):
+        admin.job_delete_many(tags_any=["x"])  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        admin.job_delete_many(unsafe_all=True, limit=10_001)
+    assert len(admin.job_list().jobs) == 1
+
+
+def test_delete_many_deletes_the_first_by_id_that_pass_and_never_a_running_one(
+    admin: JobAdmin, conn: psycopg.Connection
+) -> None:
+    done = [insert(conn, "completed", kind=kind) for kind in ("k1", "k2", "k1", "k1")]
+    running, waiting = insert(conn, "running"), insert(conn, priority=3, queue="q2")
+    assert [job.id for job in admin.job_delete_many(kinds=["k1"], states=["completed"], limit=2)] == [done[0], done[2]]
+    assert admin.job_delete_many(ids=[]) == []
+    assert admin.job_delete_many(states=["running"]) == []
+    assert [job.id for job in admin.job_delete_many(priorities=[3], queues=["q2"])] == [waiting]
+    assert [job.id for job in admin.job_delete_many(ids=[done[1], running, 4242])] == [done[1]]
+    deleted = admin.job_delete_many(unsafe_all=True)
+    assert [(job.id, job.state) for job in deleted] == [(done[3], "completed")]
+    assert [job.id for job in admin.job_list().jobs] == [running]
+
+
+def test_delete_many_leaves_out_what_somebody_has_locked(
+    admin: JobAdmin, conn: psycopg.Connection, dsn: str, schema: str
+) -> None:
+    locked, free = insert(conn), insert(conn)
+    with psycopg.connect(dsn, options=f"-c search_path={schema}") as other:
+        other.execute("SELECT FROM river_job WHERE id = %s FOR UPDATE", [locked])
+        assert [job.id for job in admin.job_delete_many(unsafe_all=True)] == [free]
+
+
+@pytest.mark.parametrize("state", ["available", "running", "completed", "pending"])
+def test_update_merges_the_output_and_keeps_every_other_digit(
+    admin: JobAdmin, conn: psycopg.Connection, state: str
+) -> None:
+    exact = '{"n": 0.12345678901234567890123456789, "big": 9223372036854775807123, "output": 1}'
+    job_id = insert(conn, state, metadata=exact)
+    job = admin.job_update(job_id, output={"ok": [1, None]}, metadata={"mine": 2})
+    assert (job.state, job.output, job.metadata["mine"]) == (state, {"ok": [1, None]}, 2)
+    assert column(conn, job_id, "metadata ->> 'n'") == "0.12345678901234567890123456789"
+    assert column(conn, job_id, "metadata ->> 'big'") == "9223372036854775807123"
+
+
+@pytest.mark.parametrize("output", [None, 5, "s", [1], {}, True, 1.5])
+def test_an_output_may_be_any_json(admin: JobAdmin, conn: psycopg.Connection, output: Any) -> None:
+    job_id = insert(conn)
+    assert admin.job_update(job_id, output=output).output == output
+    assert column(conn, job_id, "metadata ? 'output'")
+
+
+def test_update_with_nothing_writes_nothing(admin: JobAdmin, conn: psycopg.Connection) -> None:
+    job_id = insert(conn, metadata='{"a": 1}')
+    before = column(conn, job_id, "xmin::text")
+    assert admin.job_update(job_id).metadata == {"a": 1}
+    assert admin.job_update(admin.job_get(job_id), metadata={}).metadata == {"a": 1}
+    assert column(conn, job_id, "xmin::text") == before
+    with pytest.raises(NotFoundError):
+        admin.job_update(4242)
+    with pytest.raises(NotFoundError):
+        admin.job_update(4242, output=1)
+
+
+@pytest.mark.parametrize("metadata", ["[1, 2]", "null", '"x"', "1"])
+def test_update_stands_metadata_that_is_not_an_object(
+    admin: JobAdmin, conn: psycopg.Connection, metadata: str
+) -> None:
+    assert admin.job_update(insert(conn, metadata=metadata), output=1).metadata == {"output": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("metadata", {"metadata": {"river:log": 1}}),
+        ("metadata", {"metadata": b'{"river:resumable_step": "x"}'}),
+        ("metadata", {"metadata": b"[1]"}),
+        ("metadata", {"metadata": "{}"}),
+        ("metadata", {"metadata": {"": 1}}),
+        ("metadata", {"metadata": {"output": 1}, "output": 2}),
+        ("output", {"output": object()}),
+        ("output", {"output": "a\0b"}),
+        ("output", {"output": "x" * (32 * 1024 * 1024)}),
+    ],
+)
+def test_update_refuses_what_cannot_be_stored(
+    admin: JobAdmin, conn: psycopg.Connection, field: str, options: dict[str, Any]
+) -> None:
+    job_id = insert(conn)
+    with pytest.raises(ValidationError) as caught:
+        admin.job_update(job_id, **options)
+    assert caught.value.field == field
+    assert column(conn, job_id, "metadata::text") == "{}"
+
+
 def test_verbs_on_a_callers_transaction_end_with_it(admin: JobAdmin, conn: psycopg.Connection, dsn: str) -> None:
     job_id = insert(conn, "completed")
     with psycopg.connect(dsn) as theirs:
         assert admin.job_get_tx(theirs, job_id).id == job_id
         assert admin.job_retry_tx(theirs, job_id).state == "available"
+        assert admin.job_update_tx(theirs, job_id, output=1).output == 1
         assert admin.job_delete_tx(theirs, job_id).id == job_id
+        other = insert(conn, "completed")
+        assert [job.id for job in admin.job_delete_many_tx(theirs, ids=[other])] == [other]
         theirs.rollback()
+    assert column(conn, other, "state") == "completed"
     assert column(conn, job_id, "state") == "completed"
 
 
@@ -238,6 +349,8 @@ def test_verbs_run_on_an_async_callers_transaction(admin: JobAdmin, conn: psycop
             assert (await admin.job_get_tx(theirs, job_id)).id == job_id
             assert (await admin.job_retry_tx(theirs, job_id)).state == "available"
             assert (await admin.job_cancel_tx(theirs, running)).state == "running"
+            assert (await admin.job_update_tx(theirs, job_id, output=1)).output == 1
+            assert await admin.job_delete_many_tx(theirs, ids=[running]) == []
             with pytest.raises(JobRunningError):
                 await admin.job_delete_tx(theirs, running)
             with pytest.raises(NotFoundError):

@@ -119,16 +119,83 @@ def test_a_queue_without_a_row_is_not_found_and_nobody_is_told(
     assert heard(listening, 0.2) is None
 
 
-@pytest.mark.parametrize("verb", ["queue_get", "queue_pause", "queue_resume"])
-@pytest.mark.parametrize("name", ["", "A", "a'; NOTIFY x", "default\n", "a" * 64 + "!", "a\0b", None, 1, "**", "żółć"])
-def test_a_name_no_queue_can_have_is_refused(admin: QueueAdmin, verb: str, name: Any) -> None:
+VERBS = ["queue_get", "queue_update", "queue_pause", "queue_resume"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", ["", "A", "a'; NOTIFY x", "default\n", "a" * 200, "a\0b", "\ud800", "**", "żółć"])
+def test_a_name_that_no_client_works_is_one_without_a_row(admin: QueueAdmin, verb: str, name: str) -> None:
+    with pytest.raises(NotFoundError):
+        getattr(admin, verb)(name)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", ["A b", "a|b", "żółć", "'; NOTIFY x"])
+def test_a_row_of_any_name_is_found(admin: QueueAdmin, conn: psycopg.Connection, verb: str, name: str) -> None:
+    make(conn, name)
+    getattr(admin, verb)(name)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", [None, 1, b"default", ["default"]])
+def test_a_name_that_is_no_text_is_refused(admin: QueueAdmin, verb: str, name: Any) -> None:
     with pytest.raises(ValidationError):
         getattr(admin, verb)(name)
 
 
-def test_a_star_is_no_queue_to_get(admin: QueueAdmin) -> None:
+@pytest.mark.parametrize("verb", ["queue_get", "queue_update"])
+def test_a_star_is_no_queue_by_itself(admin: QueueAdmin, conn: psycopg.Connection, verb: str) -> None:
+    make(conn, "q1")
+    with pytest.raises(NotFoundError):
+        getattr(admin, verb)("*")
+
+
+def test_update_replaces_the_metadata_and_tells_rivers_bytes(
+    admin: QueueAdmin, conn: psycopg.Connection, listening: psycopg.Connection
+) -> None:
+    make(conn, "q1", metadata='{"old": 1}')
+    queue = admin.queue_update("q1", b'{"z" : 1.500 , "a<": "\xc3\xa9&\xe2\x80\xa8", "n": [ 1 , 2 ]}')
+    assert queue.metadata == {"z": 1.5, "a<": "é&\u2028", "n": [1, 2]}
+    assert queue.updated_at > LONG_AGO
+    told = next(listening.notifies(timeout=20, stop_after=1)).payload
+    assert told == (
+        '{"action":"metadata_changed","metadata":{"z":1.500,"a\\u003c":"é\\u0026\\u2028","n":[1,2]},"queue":"q1"}'
+    )
+    assert admin.queue_update("q1", {}).metadata == {}
+    assert heard(listening) == ("river_control", {"action": "metadata_changed", "metadata": {}, "queue": "q1"})
+
+
+def test_update_without_metadata_leaves_it_and_tells_nobody(
+    admin: QueueAdmin, conn: psycopg.Connection, listening: psycopg.Connection
+) -> None:
+    make(conn, "q1", metadata='{"n": 12345678901234567890.5}')
+    queue = admin.queue_update("q1")
+    assert queue.updated_at > LONG_AGO
+    row = conn.execute("SELECT metadata::text FROM river_queue").fetchone()
+    assert row == ('{"n": 12345678901234567890.5}',)
+    assert heard(listening, 0.2) is None
+
+
+@pytest.mark.parametrize("metadata", [b"[1]", "{}", 5, [1], b"{", {"a": float("inf")}, {"a": "x" * 8000}])
+def test_update_refuses_metadata_that_cannot_be_stored_and_told(
+    admin: QueueAdmin, conn: psycopg.Connection, metadata: Any
+) -> None:
+    make(conn, "q1", metadata='{"a": 1}')
+    with pytest.raises(ValidationError) as caught:
+        admin.queue_update("q1", metadata)
+    assert caught.value.field == "metadata"
+    assert admin.queue_get("q1").metadata == {"a": 1}
+
+
+def test_as_much_metadata_as_a_notification_holds_is_stored_and_told(
+    admin: QueueAdmin, conn: psycopg.Connection, listening: psycopg.Connection
+) -> None:
+    make(conn, "q1")
+    room = 7999 - len('{"action":"metadata_changed","metadata":{"a":""},"queue":"q1"}')
+    admin.queue_update("q1", {"a": "x" * room})
+    assert len(next(listening.notifies(timeout=20, stop_after=1)).payload) == 7999
     with pytest.raises(ValidationError):
-        admin.queue_get("*")
+        admin.queue_update("q1", {"a": "x" * (room + 1)})
 
 
 def test_pause_on_a_callers_transaction_is_told_at_its_commit(
@@ -151,6 +218,7 @@ def test_queue_verbs_run_on_an_async_callers_transaction(admin: QueueAdmin, conn
             await admin.queue_pause_tx(theirs, "q1")
             assert [queue.paused for queue in await admin.queue_list_tx(theirs)] == [True]
             await admin.queue_resume_tx(theirs, "q1")
+            assert (await admin.queue_update_tx(theirs, "q1", {"a": 1})).metadata == {"a": 1}
             assert not (await admin.queue_get_tx(theirs, "q1")).paused
 
     asyncio.run(work())
@@ -170,4 +238,10 @@ def test_pause_pokes_the_own_client_but_not_from_a_callers_transaction(
     assert poked == []
     admin.queue_pause("q1")
     admin.queue_resume("*")
-    assert poked == [ControlMessage(ControlAction.PAUSE, "q1"), ControlMessage(ControlAction.RESUME, "*")]
+    admin.queue_update("q1")
+    admin.queue_update("q1", {"a": 1})
+    assert poked == [
+        ControlMessage(ControlAction.PAUSE, "q1"),
+        ControlMessage(ControlAction.RESUME, "*"),
+        ControlMessage(ControlAction.METADATA_CHANGED, "q1", metadata={"a": 1}),
+    ]

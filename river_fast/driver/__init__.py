@@ -28,13 +28,15 @@ class Statement(Generic[T]):
     """`name` a file in `sql/`, without `.sql`; `parse` gets the rows, binary, and the count of rows touched.
 
     Parameters may be `pg_binary.BinaryParam`. `lazy`: rows are views into the server's reply, which then lives as long
-    as any of them; for replies of thousands of rows of which few are looked at.
+    as any of them; for replies of thousands of rows of which few are looked at. `forms`: lines of the file that begin
+    with `--word ` belong to the statement where its word is among them.
     """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
     parse: Callable[[list[RawRow], int], T] = lambda rows, count: count  # type: ignore[assignment,return-value]
     lazy: bool = False
+    forms: tuple[str, ...] = ()
 
 
 class ConnectionLostError(DatabaseError):

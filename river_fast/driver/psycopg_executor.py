@@ -212,12 +212,13 @@ class PsycopgExecutor:
 
     def run(self, statement: Statement[T]) -> T:
         conn, params = self._conn, statement.params
-        if self.prepare is None and isinstance(conn, PooledConnection) and is_binary(params):
+        named = self.prepare is None and not statement.forms  # by a name that does not tell the forms
+        if named and isinstance(conn, PooledConnection) and is_binary(params):
             with translated(conn):
                 asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
                 return _parsed(statement, conn.wait(asking))
         with translated(self._conn), self._cursor() as cursor:
-            text = sql_text(statement.name, self._schema)
+            text = sql_text(statement.name, self._schema, statement.forms)
             cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
             return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
@@ -254,11 +255,12 @@ class PsycopgAsyncExecutor:
     async def run(self, statement: Statement[T]) -> T:
         conn, params = self._conn, statement.params
         with translated(conn):
-            if self.prepare is None and isinstance(conn, PooledAsyncConnection) and is_binary(params):
+            named = self.prepare is None and not statement.forms  # by a name that does not tell the forms
+            if named and isinstance(conn, PooledAsyncConnection) and is_binary(params):
                 asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
                 return _parsed(statement, await conn.wait(asking))
             async with self._cursor() as cursor:
-                text = sql_text(statement.name, self._schema)
+                text = sql_text(statement.name, self._schema, statement.forms)
                 await cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
                 return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 

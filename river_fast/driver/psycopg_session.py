@@ -6,6 +6,7 @@ Pure functions but for `apply_session`; any thread. Nothing here ever shows a pa
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from functools import lru_cache
@@ -57,13 +58,17 @@ SESSION_LOCAL = ("statement_timeout", "lock_timeout", "idle_in_transaction_sessi
 # read 50,050).
 HOT_SESSION = "SET enable_seqscan = off"
 SQL = Path(__file__).parent.parent / "sql"
+_FORM_LINE = re.compile(r"^--(\w+) (.*\n?)", re.MULTILINE)
 
 
-@lru_cache(maxsize=512)
-def sql_text(name: str, schema: str) -> str:
+@lru_cache(maxsize=1024)
+def sql_text(name: str, schema: str, forms: tuple[str, ...] | None = None) -> str:
     """`sql/<name>.sql` (`migration/...` for a name that begins so) with `@schema@` (the qualifier), `@schema_name@`
-    (the quoted name alone, for DDL) and `@schema_text@` (that as a string) filled in."""
+    (the quoted name alone, for DDL) and `@schema_text@` (that as a string) filled in. `forms`: of the lines that begin
+    with `--word ` those whose word it holds stay, without that; the others go. None: all stay, as comments."""
     text = ((SQL.parent if name.startswith("migration/") else SQL) / f"{name}.sql").read_text("utf-8")
+    if forms is not None:
+        text = _FORM_LINE.sub(lambda line: line[2] if line[1] in forms else "", text)
     quoted = sql.Identifier(schema).as_string(None)
     text = text.replace("@schema_text@", sql.Literal(quoted).as_string(None)).replace("@schema_name@", quoted)
     return text.replace("@schema@", sql.Identifier(schema).as_string(None) + "." if schema else "")

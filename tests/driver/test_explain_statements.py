@@ -39,10 +39,10 @@ def commands(text: str) -> list[str]:
     return [command for command in re.split(r";\s*(?:\n|\Z)", code) if command.strip()]
 
 
-def forms(text: str) -> list[str]:
+def forms(name: str, schema: str) -> list[str]:
     """With each kind of line that begins with `--word`, and without any."""
-    words = sorted(set(re.findall(r"^--(\w+) ", text, re.MULTILINE)))
-    return [text, *(text.replace(f"--{word} ", "") for word in words)]
+    words = sorted(set(re.findall(r"^--(\w+) ", sql_text(name, schema), re.MULTILINE)))
+    return [sql_text(name, schema, ()), *(sql_text(name, schema, (word,)) for word in words)]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def conn(table: Table) -> Iterator[psycopg.Connection]:
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_statement_is_accepted_by_the_server(conn: psycopg.Connection, table: Table, name: str) -> None:
-    for form in forms(sql_text(name, table.schema)):
+    for form in forms(name, table.schema):
         for command in commands(numbered(form)):
             result = conn.pgconn.prepare(b"", command.encode(), None)
             accepted = result.status == ExecStatus.COMMAND_OK

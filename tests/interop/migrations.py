@@ -1,4 +1,4 @@
-"""`make interop`: River's own migrations against ours, version by version, up and down; then `leaders`.
+"""`make interop`: River's own migrations against ours, version by version, up and down; then `leaders` and `job_lists`.
 
 Builds `rivermigrate/` with the machine's Go. With `--write`, also writes tests/data/river_catalogue.json, the
 description that tests/test_migrate.py compares with. Exits 1 at a difference, 2 where Go is missing.
@@ -24,7 +24,7 @@ import psycopg
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.migrate import EVERYTHING, Migrator
 from tests import catalogue
-from tests.interop import leaders, rows
+from tests.interop import job_lists, leaders, rows
 
 HERE = Path(__file__).parent
 NEWEST = 8
@@ -183,6 +183,8 @@ def main() -> int:
         hand_over(conn, dsn, river, differences)
         with fresh_schema(conn, "leaders", "_") as schema:
             leaders.check(conn, dsn, schema, river, differences)
+        with fresh_schema(conn, "lists", "_") as schema:
+            job_lists.check(conn, dsn, schema, river, differences)
     if options.write:
         catalogue.save(release, described)
     print(f"interop with River {release}: {differences.cases} cases, {differences.failed} differ")
