@@ -28,6 +28,7 @@ from river_fast.liveness import Liveness, lock_key
 from river_fast.maintenance import MaintenanceService
 from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.maintenance.job_cleaner import JobCleaner
+from river_fast.maintenance.job_rescuer import JobRescuer
 from river_fast.maintenance.job_scheduler import JobScheduler
 from river_fast.maintenance.queue_cleaner import QueueCleaner
 from river_fast.maintenance.queue_maintainer import QueueMaintainer
@@ -126,6 +127,7 @@ class ClientServices:
                 interval=intervals.job_scheduler,
                 logger=child("job_scheduler"),
             ),
+            JobRescuer(driver, config, interval=intervals.job_rescuer, logger=child("job_rescuer")),
             JobCleaner(driver, config, interval=intervals.job_cleaner, logger=child("job_cleaner")),
             QueueCleaner(driver, interval=intervals.queue_cleaner, logger=child("queue_cleaner")),
         ]

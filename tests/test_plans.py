@@ -268,6 +268,12 @@ SERVICES = {
     "job_get_cancel_requested": {"ids": [1, 2, 3]},
     "job_delete_before": {"state": "completed", "age": 86400.0, "limit": 10_000},
     "job_get_by_id": {"id": 1},
+    "job_get_by_id_many": {"ids": [1, 2, 3]},
+    "job_get_stuck": {"age": 3600.0, "after": 0, "limit": 10_000},
+    "job_lock_many": {"ids": [1, 2, 3]},
+    "job_rescue_many": {
+        "ids": [1], "attempts": [1], "attempted_ats": ["2026-01-01"], "states": ["retryable"], "delays": [1.0],
+    },
     "job_cancel": {"id": 1, "channel": "s.river_control", "notify": True},
 }  # fmt: skip
 LARGE_STATES = [state for state in STATES if state != "small"]

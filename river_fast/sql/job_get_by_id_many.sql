@@ -1,0 +1,3 @@
+SELECT id, state, attempt, max_attempts, attempted_at, created_at, finalized_at, scheduled_at, priority, args, attempted_by, errors, kind, metadata, queue, tags
+FROM @schema@river_job
+WHERE id = ANY (%(ids)s::pg_catalog.int8[])
