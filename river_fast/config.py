@@ -150,7 +150,8 @@ class Config:
     No `queues`: the client inserts only. `workers` is needed with `queues`. `schema` None: the connection's own
     `current_schema()`. `completer`: "batch" | "inline" | "async". `stop_timeout`: what `with client:` waits at its end.
     `soft_stop_timeout`: when a stop cancels running jobs (None: at 0.8 of the stop's timeout). `pool_size`: connections
-    for everything but fetching, completing and listening, at most (None: 4); a pool given to `from_pool` keeps its own.
+    for everything but fetching, completing and listening, at most (None: 4), one of them, where there are two, for the
+    leader's election alone; a pool given to `from_pool` keeps its own.
     `pooler`: how a PgBouncer before the database, if there is one, lends its sessions: "auto" finds out. In transaction
     mode nothing is kept in a session: the client polls, prepares nothing, and takes no session's lock.
     `asynchronous_fetch`: True (default False) lets the fetcher's session, and no other, commit without waiting for the

@@ -252,7 +252,7 @@ class Elector(Service):
     def _run_within(self, timeout: float, statement: Statement[T]) -> T:
         """The server gives up first: a statement that nobody waits for any more could still win an election, and then
         nobody would lead until that lease is over."""
-        with self._driver.transaction(answer_timeout=timeout + ANSWER_MARGIN) as executor:
+        with self._driver.transaction(timeout + ANSWER_MARGIN, reserved=True) as executor:
             executor.run(Statement("statement_timeout_set", {"milliseconds": str(int(timeout * 1000))}))
             return executor.run(statement)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -10,7 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from river_fast.driver.psycopg import RESERVED, PsycopgDriver
+from river_fast.driver.psycopg_lent import POOL_SIZE
 from river_fast.elector import LEASE, Term
+from river_fast.errors import DatabaseError
 from river_fast.notifier import Notifier
 from tests.fix_elector import Make, driver, leader, make, no_jitter, notifier
 from tests.stress import hammer
@@ -29,6 +33,35 @@ def test_first_is_elected_at_once_for_a_lease_of_15_s(conn: psycopg.Connection[A
     row = leader(conn)
     assert row is not None
     assert (row[0], row[1], (row[2] - row[1]).total_seconds(), row[3]) == ("me", term.elected_at, 15.0, "default")
+
+
+def test_lease_is_renewed_while_every_other_connection_is_held_up(
+    conn: psycopg.Connection[Any], driver: PsycopgDriver, make: Make
+) -> None:
+    """By maintenance and inserts that wait for a lock, say: a leader that cannot renew would stop being one."""
+    with contextlib.ExitStack() as held_up:
+        for _ in range(POOL_SIZE - RESERVED):
+            held_up.enter_context(driver.autocommit())
+        elector = make()
+        elector.start()
+        term = elector.gained.wait()
+        for _ in range(3):
+            assert elector.kept.wait() == term
+        assert elector.stop(20)
+    assert leader(conn) is None
+
+
+def test_pool_of_one_is_shared_with_the_elector(dsn: str, schema: str) -> None:
+    driver = PsycopgDriver(dsn, schema, pool_size=1)
+    try:
+        with driver.transaction(reserved=True):
+            pool = driver._pool
+            assert pool is not None
+            pool.timeout = 0.01
+            with pytest.raises(DatabaseError, match="in time"):
+                driver.autocommit().__enter__()
+    finally:
+        driver.close()
 
 
 def test_second_is_denied_while_the_first_leads(conn: psycopg.Connection[Any], make: Make) -> None:

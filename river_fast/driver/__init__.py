@@ -114,9 +114,12 @@ class Driver(Protocol):
     def open(self) -> Capabilities:
         """First contact: finds out schema and capabilities. Idempotent. `DatabaseError` where there is no server.
         Whether the schema is there and migrated is `migrate.require_migrated`'s question."""
-    def transaction(self, answer_timeout: float | None = None) -> AbstractContextManager[Executor]:
+    def transaction(
+        self, answer_timeout: float | None = None, *, reserved: bool = False
+    ) -> AbstractContextManager[Executor]:
         """A pooled connection, one transaction; committed at the end, rolled back on an error. An operation that takes
-        longer than `answer_timeout` seconds closes it (`ConnectionLostError`); None: the server's limits alone."""
+        longer than `answer_timeout` seconds closes it (`ConnectionLostError`); None: the server's limits alone.
+        `reserved`: on the connection kept for what must go on while all others wait for a lock; be quick."""
     def autocommit(self, answer_timeout: float | None = None) -> AbstractContextManager[Executor]:
         """A pooled connection, each statement its own transaction."""
     def on(self, conn: Any) -> Executor:

@@ -28,8 +28,6 @@ from river_fast.driver.psycopg_executor import (
     AnyConnection,
     CallerAsyncConnection,
     CallerConnection,
-    PooledAsyncConnection,
-    PooledConnection,
     PsycopgAsyncExecutor,
     PsycopgExecutor,
     committing_on,
@@ -38,14 +36,14 @@ from river_fast.driver.psycopg_executor import (
     translated,
 )
 from river_fast.driver.psycopg_lent import (
+    CLOSE_TIMEOUT_S,
+    POOL_SIZE,
+    AsyncPool,
     Lent,
-    check,
-    check_async,
+    Pool,
     check_open,
-    configure,
-    configure_async,
-    configure_shared,
-    configure_shared_async,
+    make_async_pool,
+    make_pool,
 )
 from river_fast.driver.psycopg_listener import PsycopgListener
 from river_fast.driver.psycopg_session import (
@@ -90,9 +88,7 @@ __all__ = [
     "translated",
 ]
 
-POOL_SIZE = 4  # unless the user says another
-CLOSE_TIMEOUT_S = 1.0  # for a pool's thread that is just connecting, to a server that does not answer
-AsyncPool = psycopg_pool.AsyncConnectionPool[PooledAsyncConnection]
+RESERVED = 1  # of all: for what must not wait behind others that wait for a lock
 
 
 class PsycopgDriver:
@@ -116,7 +112,8 @@ class PsycopgDriver:
         self._async_fetch = asynchronous_fetch
         self._begin = ""  # where sessions are shared: what opens a transaction
         self._lock = threading.Lock()  # guards the pools and _capabilities
-        self._pool: psycopg_pool.ConnectionPool[PooledConnection] | None = None
+        self._pool: Pool | None = None
+        self._reserved_pool: Pool | None = None
         # an async pool belongs to the event loop it was opened on
         self._async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = WeakKeyDictionary()
         self._capabilities: Capabilities | None = None
@@ -167,7 +164,7 @@ class PsycopgDriver:
     def open(self) -> Capabilities:
         return self._opened()[0]
 
-    def _opened(self) -> tuple[Capabilities, psycopg_pool.ConnectionPool[PooledConnection]]:
+    def _opened(self) -> tuple[Capabilities, Pool]:
         pool, capabilities = self._pool, self._capabilities
         if pool is not None and capabilities is not None:
             return capabilities, pool
@@ -176,29 +173,14 @@ class PsycopgDriver:
                 contact = first_contact(self.conninfo("pool"), self._configured_schema, self._pooler)
                 self._schema, self._capabilities = contact
                 self._begin = begin_sql() if self._capabilities.shared_sessions else ""
-                pool = psycopg_pool.ConnectionPool(
-                    self.conninfo("pool"),
-                    connection_class=PooledConnection,
-                    min_size=0,
-                    max_size=self._pool_size,
-                    open=False,
-                    configure=configure_shared if self._begin else configure,
-                    check=check,
-                    timeout=CONNECT_TIMEOUT_S,
-                    name="river_fast",
-                )
-                try:
-                    pool.open()
-                except BaseException:
-                    pool.close()
-                    raise
-                self._pool = pool
+                size = max(self._pool_size - RESERVED, 1)
+                self._pool = make_pool(self.conninfo("pool"), size, shared=bool(self._begin))
             assert self._capabilities is not None
             return self._capabilities, self._pool
 
     @contextlib.contextmanager
-    def transaction(self, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
-        opened = self._pooled(answer_timeout)
+    def transaction(self, answer_timeout: float | None = None, *, reserved: bool = False) -> Iterator[PsycopgExecutor]:
+        opened = self._reserved(answer_timeout) if reserved else self._pooled(answer_timeout)
         with opened as conn, committing_on(conn) as committing, transaction_on(conn, self._begin):
             yield self._executor(conn)
             committing()
@@ -242,6 +224,20 @@ class PsycopgDriver:
                     if not given.closed and not was:
                         given.autocommit = False
 
+    @contextlib.contextmanager
+    def _reserved(self, answer_timeout: float | None) -> Iterator[psycopg.Connection[Any]]:
+        """Of the one connection that nothing else may take: with a pool of one, the one there is."""
+        _, pool = self._opened()
+        if self._given_pool is not None or self._pool_size > RESERVED:
+            with self._lock:
+                if self._pool is pool:  # else it was closed meanwhile, and says so when it is asked
+                    if self._reserved_pool is None:
+                        self._reserved_pool = make_pool(self.conninfo("pool"), RESERVED, shared=bool(self._begin))
+                    pool = self._reserved_pool
+        with translated(), pool.connection() as conn:
+            conn.answer_timeout = answer_timeout
+            yield conn
+
     async def open_async(self) -> Capabilities:
         if self._pool is not None and self._capabilities is not None:
             return self._capabilities
@@ -284,18 +280,10 @@ class PsycopgDriver:
         loop = asyncio.get_running_loop()
         pool = self._async_pools.get(loop)
         if pool is None:
-            pool = self._async_pools[loop] = psycopg_pool.AsyncConnectionPool(
-                self.conninfo("pool"),
-                connection_class=PooledAsyncConnection,
-                min_size=0,
-                max_size=self._pool_size,
-                open=False,
-                configure=configure_shared_async if self._begin else configure_async,
-                check=check_async,
-                timeout=CONNECT_TIMEOUT_S,
-                name="river_fast",
-            )
-            await pool.open()
+            made = await make_async_pool(self.conninfo("pool"), self._pool_size, shared=bool(self._begin))
+            pool = self._async_pools.setdefault(loop, made)
+            if pool is not made:
+                await made.close()
         return pool
 
     async def close_async(self) -> None:
@@ -371,6 +359,7 @@ class PsycopgDriver:
 
     def close(self) -> None:
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close(timeout=CLOSE_TIMEOUT_S)
+            pools, self._pool, self._reserved_pool = (self._pool, self._reserved_pool), None, None
+        for pool in pools:
+            if pool is not None:
+                pool.close(timeout=CLOSE_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What is done to a pool's connection when it is made, lent, and given back.
+"""Our pools, and what is done to a pool's connection when it is made, lent, and given back.
 
 Any thread; a connection belongs to whoever it is lent to.
 """
@@ -13,9 +13,59 @@ from typing import Any
 import psycopg
 import psycopg_pool
 
-from river_fast.driver.psycopg_executor import AnyConnection, PooledConnection, PsycopgExecutor, pool_error
-from river_fast.driver.psycopg_session import apply_session, session_sql
+from river_fast.driver.psycopg_executor import (
+    AnyConnection,
+    PooledAsyncConnection,
+    PooledConnection,
+    PsycopgExecutor,
+    pool_error,
+)
+from river_fast.driver.psycopg_session import CONNECT_TIMEOUT_S, apply_session, session_sql
 from river_fast.errors import DatabaseError
+
+POOL_SIZE = 4  # unless the user says another
+CLOSE_TIMEOUT_S = 1.0  # for a pool's thread that is just connecting, to a server that does not answer
+Pool = psycopg_pool.ConnectionPool[PooledConnection]
+AsyncPool = psycopg_pool.AsyncConnectionPool[PooledAsyncConnection]
+
+
+def make_pool(conninfo: str, size: int, *, shared: bool) -> Pool:
+    """Open, without a connection yet. `shared`: a pooler behind it shares its sessions."""
+    pool = psycopg_pool.ConnectionPool(
+        conninfo,
+        connection_class=PooledConnection,
+        min_size=0,
+        max_size=size,
+        open=False,
+        configure=configure_shared if shared else configure,
+        check=check,
+        timeout=CONNECT_TIMEOUT_S,
+        num_workers=min(size, 3),
+        name="river_fast",
+    )
+    try:
+        pool.open()
+    except BaseException:
+        pool.close()
+        raise
+    return pool
+
+
+async def make_async_pool(conninfo: str, size: int, *, shared: bool) -> AsyncPool:
+    """The same, of the running event loop."""
+    pool = psycopg_pool.AsyncConnectionPool(
+        conninfo,
+        connection_class=PooledAsyncConnection,
+        min_size=0,
+        max_size=size,
+        open=False,
+        configure=configure_shared_async if shared else configure_async,
+        check=check_async,
+        timeout=CONNECT_TIMEOUT_S,
+        name="river_fast",
+    )
+    await pool.open()
+    return pool
 
 
 class Lent:
@@ -26,7 +76,7 @@ class Lent:
 
     def __init__(
         self,
-        pool: psycopg_pool.ConnectionPool[PooledConnection],
+        pool: Pool,
         answer_timeout: float | None,
         executor: Callable[..., PsycopgExecutor],
     ) -> None:
