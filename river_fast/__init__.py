@@ -8,6 +8,7 @@ from river_fast.async_client import AsyncClient
 from river_fast.attempt_error import AttemptError
 from river_fast.client import Client, client_from_context
 from river_fast.config import NEVER, Config, QueueConfig
+from river_fast.error_handler import ErrorHandler, ErrorHandlerResult
 from river_fast.errors import (
     ClientStoppedError,
     ConfigError,
@@ -36,10 +37,24 @@ from river_fast.event import Event, EventKind, JobStats
 from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult, UniqueOpts
 from river_fast.job import Job, JobState
 from river_fast.job_args import JobArgs, RawArgs, job_args, unique
+from river_fast.job_insert_params import JobInsertParams
 from river_fast.job_list import JobListResult
 from river_fast.job_list_cursor import JobListCursor
 from river_fast.job_row import FAR_FUTURE, FAR_PAST
+from river_fast.job_stuck_handler import JobStuckHandler, JobStuckHandlerParams, JobStuckHandlerResult
 from river_fast.migrate import Migrator
+from river_fast.plugin import (
+    InsertBeginHook,
+    InsertMiddleware,
+    Metric,
+    MetricEmitHook,
+    PeriodicJobsStartHook,
+    PeriodicJobsStartParams,
+    Plugin,
+    WorkBeginHook,
+    WorkEndHook,
+    WorkMiddleware,
+)
 from river_fast.queue import Queue
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
 from river_fast.stop_report import StopReport, UnrecordedOutcome
@@ -61,16 +76,21 @@ __all__ = [
     "DecodeError",
     "DefaultRetryPolicy",
     "EncodeError",
+    "ErrorHandler",
+    "ErrorHandlerResult",
     "Event",
     "EventKind",
     "ForkedClientError",
+    "InsertBeginHook",
     "InsertManyParams",
+    "InsertMiddleware",
     "InsertOpts",
     "InsertOutcomeUnknownError",
     "Job",
     "JobArgs",
     "JobCancelError",
     "JobCancelledRemotelyError",
+    "JobInsertParams",
     "JobInsertResult",
     "JobInterruptedError",
     "JobListCursor",
@@ -80,10 +100,18 @@ __all__ = [
     "JobSnoozeError",
     "JobState",
     "JobStats",
+    "JobStuckHandler",
+    "JobStuckHandlerParams",
+    "JobStuckHandlerResult",
     "JobTimeoutError",
+    "Metric",
+    "MetricEmitHook",
     "MigrationError",
     "Migrator",
     "NotFoundError",
+    "PeriodicJobsStartHook",
+    "PeriodicJobsStartParams",
+    "Plugin",
     "Queue",
     "QueueAlreadyAddedError",
     "QueueConfig",
@@ -98,6 +126,9 @@ __all__ = [
     "UnknownJobKindError",
     "UnrecordedOutcome",
     "ValidationError",
+    "WorkBeginHook",
+    "WorkEndHook",
+    "WorkMiddleware",
     "Worker",
     "Workers",
     "__version__",

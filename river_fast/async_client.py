@@ -67,6 +67,7 @@ class AsyncClient(AsyncClientAdmin):
         """As `Client.start`. Cancelled meanwhile: the client is stopped again."""
         loop = asyncio.get_running_loop()
         given_up = threading.Event()
+        self._client._inserter.use_loop(loop)
         starting = asyncio.ensure_future(asyncio.to_thread(self._client._start, loop, given_up))
         self._starting = starting
         try:

@@ -6,11 +6,12 @@ Any thread. A thin face: inserting is the inserter's, starting and stopping `cli
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from river_fast.client_admin import ClientAdmin
@@ -71,7 +72,9 @@ class Client(ClientLife, ClientVerbs, ClientAdmin):
         self._logger = config.logger or logging.getLogger("river_fast")
         self._id = config.id or generate_client_id()
         self._subscriptions = SubscriptionManager(self._logger.getChild("subscription_manager"))
-        self._inserter = Inserter(driver, config, known_kinds=self._known_kinds, poke=self._poke_inserted)
+        self._inserter = Inserter(
+            driver, config, known_kinds=self._known_kinds, poke=self._poke_inserted, current=self._as_current
+        )
         self._jobs = JobAdmin(driver, poke=self._poke, poke_queues=self._poke_inserted)
         self._queue_rows = QueueAdmin(driver, poke=self._poke)
         context = contextvars.copy_context()
@@ -92,10 +95,19 @@ class Client(ClientLife, ClientVerbs, ClientAdmin):
         self._driver.open()
         return self._driver.schema
 
+    @contextlib.contextmanager
+    def _as_current(self) -> Iterator[None]:
+        """Inside, `client_from_context` gives this client."""
+        before = current_client.set(self)
+        try:
+            yield
+        finally:
+            current_client.reset(before)
+
     def _known_kinds(self) -> frozenset[str] | None:
         """What may be inserted: the kinds of the workers, anything on a client without."""
         workers = self._config.workers
-        return frozenset(workers.kinds()) if workers is not None and len(workers) else None
+        return None if workers is None else frozenset(workers.kinds())
 
     def _poke_inserted(self, queues: Sequence[str]) -> None:
         if self._is_running() and self._services is not None:

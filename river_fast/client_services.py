@@ -236,6 +236,8 @@ class ClientServices:
             context=context,
             logger=self._logger.getChild("job_executor"),
             scheduler_interval=self._intervals.job_scheduler,
+            installed=self._config.extensions(),
+            error_handler=self._config.error_handler,
         )
 
     def _control(self, payload: dict[str, Any]) -> None:

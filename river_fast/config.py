@@ -10,15 +10,19 @@ import math
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from river_fast.errors import ConfigError
+from river_fast.plugin import Extensions, check_takes, extensions, form_of
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
 
 if TYPE_CHECKING:
+    from river_fast.error_handler import ErrorHandler, ErrorHandlerResult
+    from river_fast.job import Job
+    from river_fast.job_stuck_handler import JobStuckHandler
     from river_fast.worker import Workers
 
 Duration = float | timedelta
@@ -172,6 +176,9 @@ class Config:
     `reindexer_index_names`: what the leader rebuilds (None: River's seven, [] none), when `reindexer_schedule` says so
     (None: at midnight UTC; `NEVER`; else an object with `next(after)`), each within `reindexer_timeout` (60 s, or
     `NEVER`). `test_only`: the leader's services begin at once, not within a second at random.
+    `hooks`, `middleware`, `plugins`: what is called around inserts and work (docs/extending.md), in order; plugins
+    before the others. `error_handler`: `ErrorHandler`, told of failed attempts. `job_stuck_handler`: told of jobs that
+    ignore their timeout by more than `job_stuck_threshold`; without one their slots serve other jobs.
     """
 
     queues: Mapping[str, QueueConfig] = field(default_factory=dict)
@@ -206,6 +213,23 @@ class Config:
     pooler: Literal["auto", "session", "transaction"] = "auto"
     asynchronous_fetch: bool = False
     logger: logging.Logger | None = None
+    hooks: Sequence[Any] = ()
+    middleware: Sequence[Any] = ()
+    plugins: Sequence[Any] = ()
+    error_handler: ErrorHandler | Callable[[Job[Any], BaseException], ErrorHandlerResult | None] | None = None
+    job_stuck_handler: JobStuckHandler | None = None
+
+    def extensions(self) -> Extensions:
+        """Hooks, middleware and plugins, by role. `ConfigError` for what is none, or cannot be called."""
+        found = extensions("Config", hooks=self.hooks, middleware=self.middleware, plugins=self.plugins)
+        awaited = [role.name for role in (*found.insert_begin, *found.insert_many) if role.form == "async def"]
+        calling = [role.name for role in found.insert_many if role.form == "def"]
+        if awaited and calling:
+            raise ConfigError(
+                f"{awaited[0]} is an `async def`, {calling[0]} a `def` that calls inner: no insert can run both;"
+                " write one like the other, or the middleware as generators with one yield, which serve every insert"
+            )
+        return found
 
     def checked(self) -> Config:
         """With defaults filled in and every rule of river.md 5.1 held; `ConfigError` naming what is wrong."""
@@ -237,6 +261,9 @@ class Config:
             raise ConfigError(f"pooler must be 'auto', 'session' or 'transaction', got {self.pooler!r}")
         if not isinstance(self.asynchronous_fetch, bool):
             raise ConfigError(f"asynchronous_fetch must be True or False, got {_short(self.asynchronous_fetch)}")
+        self.extensions()
+        _check_handler("error_handler", getattr(self.error_handler, "handle_error", self.error_handler), "job, error")
+        _check_handler("job_stuck_handler", self.job_stuck_handler, "params")
         if self.queues and self.workers is None:
             raise ConfigError("queues need workers: give Config(workers=Workers()) with at least one worker added")
         checked = replace(
@@ -296,6 +323,16 @@ def check_index_names(names: object) -> tuple[str, ...]:
                 f"reindexer_index_names must hold names of 1 to {INDEX_NAME_MAX} bytes without NUL, got {_short(name)}"
             )
     return tuple(dict.fromkeys(names))
+
+
+def _check_handler(name: str, handler: Any, parameters: str) -> None:
+    if handler is None:
+        return
+    if not callable(handler):
+        raise ConfigError(f"{name} must be a function of ({parameters}), got {_short(handler)}")
+    if form_of(handler) != "def":
+        raise ConfigError(f"{name} must be written with `def`: it is called where nothing can be awaited")
+    check_takes(handler, parameters.count(",") + 1, name, parameters)
 
 
 def check_schema(schema: object) -> str:

@@ -23,8 +23,9 @@ from river_fast.errors import (
     RiverError,
     UniqueConflictError,
 )
-from river_fast.insert_params import InsertBatch, ResolvedOpts
+from river_fast.insert_params import InsertBatch
 from river_fast.pg_binary import BinaryParam
+from river_fast.resolved_opts import ResolvedOpts
 
 ROWS_PER_STATEMENT: Final = 5_000
 BYTES_PER_STATEMENT: Final = 32 * 1024 * 1024  # one parameter may hold 256 MB; a statement this large is slow enough

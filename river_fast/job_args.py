@@ -17,6 +17,7 @@ from river_fast.encoding import HARD_MAX_BYTES, check_raw, decode, encode_object
 from river_fast.errors import ConfigError, ValidationError
 from river_fast.insert_opts import InsertOpts
 from river_fast.pg_binary import text_element
+from river_fast.plugin import Extensions, extensions
 
 if TYPE_CHECKING:
     from river_fast.job import Job
@@ -36,13 +37,15 @@ class Registration:
     kind: str
     aliases: tuple[str, ...]
     insert_opts: InsertOpts | Callable[[Any], InsertOpts | None] | None
+    extensions: Extensions | None = None  # None: it has none of its own
 
 
 class JobArgs:
     """Base of args types: `class EmailArgs(river.JobArgs, kind="email")`, with `@dataclass` above it.
 
     `aliases`: further kinds the worker answers to. `insert_opts`: options for every insert of it (a value, or a
-    function of the args). Raises `ConfigError` for a kind that breaks River's rule.
+    function of the args). `hooks`, `plugins`: as `Config`'s, for this kind alone, called after those (River:
+    JobArgsWithHooks, JobArgsWithPlugins). Raises `ConfigError` for a kind that breaks River's rule.
     """
 
     def __init_subclass__(
@@ -50,12 +53,14 @@ class JobArgs:
         kind: str | None = None,
         aliases: Sequence[str] = (),
         insert_opts: InsertOpts | Callable[[Any], InsertOpts | None] | None = None,
+        hooks: Sequence[Any] = (),
+        plugins: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
         if kind is not None:
-            _register(cls, kind, aliases, insert_opts)
-        elif aliases or insert_opts is not None:
+            _register(cls, kind, aliases, insert_opts, hooks, plugins)
+        elif aliases or insert_opts is not None or hooks or plugins:
             raise ConfigError(f"{cls.__qualname__} needs a kind: class {cls.__name__}(JobArgs, kind=...)")
 
 
@@ -63,13 +68,15 @@ def job_args(
     kind: str,
     aliases: Sequence[str] = (),
     insert_opts: InsertOpts | Callable[[Any], InsertOpts | None] | None = None,
+    hooks: Sequence[Any] = (),
+    plugins: Sequence[Any] = (),
 ) -> Callable[[C], C]:
     """Decorator that makes any dataclass, msgspec.Struct or pydantic model an args type; see `JobArgs`."""
 
     def register(cls: C) -> C:
         if not isinstance(cls, type):
             raise ConfigError(f"job_args decorates a class, got {cls!r}")
-        _register(cls, kind, aliases, insert_opts)
+        _register(cls, kind, aliases, insert_opts, hooks, plugins)
         return cls
 
     return register
@@ -80,13 +87,16 @@ def _register(
     kind: str,
     aliases: Sequence[str],
     insert_opts: InsertOpts | Callable[[Any], InsertOpts | None] | None,
+    hooks: Sequence[Any],
+    plugins: Sequence[Any],
 ) -> None:
     if isinstance(aliases, str):
         raise ConfigError(f"aliases of {cls.__qualname__} must be a sequence of kinds, got the string {aliases!r}")
     if insert_opts is not None and not isinstance(insert_opts, InsertOpts) and not callable(insert_opts):
         raise ConfigError(f"insert_opts of {cls.__qualname__} must be InsertOpts or a function of the args giving them")
     names = tuple(check_kind(alias) for alias in aliases)
-    setattr(cls, _REGISTRATION, Registration(check_kind(kind), names, insert_opts))
+    own = extensions(cls.__qualname__, hooks=hooks, plugins=plugins) if hooks or plugins else None
+    setattr(cls, _REGISTRATION, Registration(check_kind(kind), names, insert_opts, own))
 
 
 class RawArgs:
@@ -120,6 +130,7 @@ class ArgsInfo:
     codec: Codec
     insert_opts: InsertOpts | Callable[[Any], InsertOpts | None] | None = None
     go_floats: bool = True
+    extensions: Extensions | None = None
     kind_element: bytes = field(init=False, repr=False)  # the kind as an array's element
 
     def __post_init__(self) -> None:
@@ -157,7 +168,13 @@ def args_info(args: Any) -> ArgsInfo:
                 f"{cls.__qualname__} has no kind: derive it from JobArgs with kind=..., decorate it with "
                 "@job_args(kind=...), or give RawArgs(kind, args)"
             )
-        info = ArgsInfo(registration.kind, registration.aliases, build_codec(cls), registration.insert_opts)
+        info = ArgsInfo(
+            registration.kind,
+            registration.aliases,
+            build_codec(cls),
+            registration.insert_opts,
+            extensions=registration.extensions,
+        )
         setattr(cls, _INFO, info)
     assert isinstance(info, ArgsInfo)
     return info

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from river_fast.attempt_error import encode_attempt_error
 from river_fast.config import NEVER, SCHEDULER_INTERVAL, seconds
 from river_fast.driver import Driver
+from river_fast.error_handler import ErrorHandler, ErrorHandlerResult
 from river_fast.errors import (
     ConfigError,
     DecodeError,
@@ -29,7 +30,9 @@ from river_fast.job import Job
 from river_fast.job_row import ERRORS, decode_array, loads_exact
 from river_fast.job_run import CancelCause, JobRun
 from river_fast.job_set_state import JobSetState
+from river_fast.plugin import NONE, Extensions
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy, retry_delay
+from river_fast.work_chain import work_chain
 from river_fast.worker import WorkUnit
 
 if TYPE_CHECKING:
@@ -54,9 +57,11 @@ class BoundUnit:
 
     __slots__ = ("_executor", "decode_args", "is_async", "next_retry", "plain", "timeout", "timeout_of", "work")
 
-    def __init__(self, unit: WorkUnit, executor: JobExecutor, job_timeout: float) -> None:
+    def __init__(
+        self, unit: WorkUnit, executor: JobExecutor, job_timeout: float, work: Callable[[Job[Any]], Any]
+    ) -> None:
         self._executor = executor
-        self.work = unit.work
+        self.work = work  # the worker's function, or what hooks and middleware made of it
         self.is_async = unit.is_async
         self.decode_args = unit.decode_args
         self.timeout = job_timeout if unit.timeout in (None, 0.0) else unit.timeout  # seconds or NEVER
@@ -86,9 +91,14 @@ class JobExecutor:
         context: contextvars.Context,
         logger: logging.Logger,
         scheduler_interval: float = SCHEDULER_INTERVAL,
+        installed: Extensions = NONE,
+        error_handler: ErrorHandler | Callable[[Job[Any], BaseException], ErrorHandlerResult | None] | None = None,
     ) -> None:
-        unknown = WorkUnit("", (), _unknown_kind, False, loads_exact)
-        self._units = [BoundUnit(unit, self, job_timeout) for unit in (*units, unknown)]
+        self._units = [BoundUnit(unit, self, job_timeout, work_chain(unit, installed)) for unit in units]
+        unknown = WorkUnit("", (), _unknown_kind, False, loads_exact)  # as River: no hook or middleware sees its jobs
+        self._units.append(BoundUnit(unknown, self, job_timeout, unknown.work))
+        handle_error: Any = getattr(error_handler, "handle_error", error_handler)
+        self._handle_error: Callable[[Job[Any], BaseException], Any] | None = handle_error
         self._driver = driver
         self._completer = completer
         self.push_completed = completer.push_completed
@@ -135,7 +145,7 @@ class JobExecutor:
             if run is None or not run.abandoned:
                 self._completer.push(row.claim, outcome)
         _leave(active, job, row.id)
-        if run is not None and run.stuck and self.on_unstuck is not None:
+        if run is not None and run.ended() and self.on_unstuck is not None:
             self.on_unstuck(job)
 
     async def execute_async(
@@ -168,7 +178,7 @@ class JobExecutor:
                 await self._completer.push_async(row.claim, outcome)
             error = None
         _leave(active, job, row.id)
-        if run is not None and run.stuck and self.on_unstuck is not None:
+        if run is not None and run.ended() and self.on_unstuck is not None:
             self.on_unstuck(job)
         ended()
 
@@ -266,12 +276,29 @@ class JobExecutor:
         self, job: Job[Any], row: FetchedRow, unit: BoundUnit, error: BaseException, age: float, metadata: bytes | None
     ) -> JobSetState:
         encoded = encode_attempt_error(error, row.attempt, age)
+        if self._handle_error is not None:
+            cancelled = self._is_cancelled_by_handler(job, error)
+            metadata = None if job._run is None else job._run.staged()  # it may have staged some
+            if cancelled:
+                return JobSetState.cancelled(encoded, metadata)
         if row.attempt >= row.max_attempts:
             return JobSetState.discarded(encoded, metadata)
         delay = self._retry_delay(job, unit, error)
         if delay <= self._soon:
             return JobSetState.error_available(delay, encoded, metadata)
         return JobSetState.error_retryable(delay, encoded, metadata)
+
+    def _is_cancelled_by_handler(self, job: Job[Any], error: BaseException) -> bool:
+        """What the error handler says; nothing it does costs the outcome."""
+        try:
+            assert self._handle_error is not None
+            result = self.context.copy().run(self._handle_error, job, error)
+            if result is None or isinstance(result, ErrorHandlerResult):
+                return result is not None and result.set_cancelled
+            self._logger.warning("the error handler gave %.80r, not an ErrorHandlerResult; ignored", result)
+        except BaseException:  # a handler that exits must not take our thread along
+            self._logger.exception("the error handler raised for job %d", job.id)
+        return False
 
     def _retry_delay(self, job: Job[Any], unit: BoundUnit, error: BaseException) -> float:
         """As River: the worker is not asked about args that it could not read, and a row that could not be decoded may

@@ -30,6 +30,7 @@ CancelCause = Literal["remote", "timeout", "stop"]
 
 OUTPUT_MAX_BYTES = 32 * 1024 * 1024  # River's limit
 METADATA_MAX_BYTES = 64 * 1024 * 1024  # staged in all; jsonb itself ends at 256 MB
+_SLOTS = threading.Lock()  # of stuck jobs: few ever ask for it
 
 
 class JobRun:
@@ -45,6 +46,7 @@ class JobRun:
         self.cancel_cause: CancelCause | None = None
         self.abandoned = False  # a stop gave the row back: this attempt's outcome is nobody's any more
         self.stuck = False
+        self._slot_freed = self._ended = False
         self.timeout: float | None = None  # of a class worker that decides by job
 
     # Cancelling: any thread.
@@ -79,6 +81,23 @@ class JobRun:
         if self.cancel_cause == "timeout":
             return JobTimeoutError("job timed out" if self._limit is None else f"job timed out after {self._limit:g} s")
         return JobInterruptedError()
+
+    # The slot of a stuck job.
+
+    def free_slot(self) -> bool:
+        """Whether it is to be freed now, for others: not once the job has ended, nor a second time."""
+        with _SLOTS:
+            freed = not (self._ended or self._slot_freed)
+            self._slot_freed = self._slot_freed or freed
+            return freed
+
+    def ended(self) -> bool:
+        """The job has ended; whether its slot had been freed before."""
+        self._ended = True  # first: whoever finds it stuck from here on frees nothing
+        if not self.stuck:
+            return False
+        with _SLOTS:
+            return self._slot_freed
 
     # Staging: the worker that runs the job.
 

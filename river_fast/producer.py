@@ -110,7 +110,12 @@ class Producer(Service):
         if any(unit.is_async for _, unit in units):
             self._runner = AsyncRunner(self._fetcher, self._executor, self._active_of, context, logger, loop)
         self._watch = DeadlineWatch(
-            self._executor, self.running, self._stuck, float(config.job_stuck_threshold), logger  # type: ignore[arg-type]
+            self._executor,
+            self.running,
+            self._stuck,
+            float(config.job_stuck_threshold),  # type: ignore[arg-type]
+            logger,
+            config.job_stuck_handler,
         )
         self._fetcher_thread: threading.Thread | None = None
         self._closed = False

@@ -7,8 +7,8 @@ Values made before `start`; any thread reads. A worker is a function (`@workers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
@@ -17,6 +17,7 @@ from river_fast.errors import ConfigError
 from river_fast.job import Job
 from river_fast.job_args import args_info
 from river_fast.job_row import loads_exact
+from river_fast.plugin import Extensions, Role, WorkMiddleware, middleware_roles
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,10 +38,15 @@ class Worker(Generic[T]):
         """When this failed job runs again; None for the client's retry policy."""
         return None
 
+    def middleware(self, job: Job[T]) -> Sequence[WorkMiddleware]:
+        """Work middleware for this job, around the client's; the first is the outermost."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class WorkUnit:
-    """One registered kind. `timeout` None inherits; `timeout_of` and `next_retry` only where a class overrides them."""
+    """One registered kind. `timeout` None inherits; `timeout_of`, `next_retry` and `middleware_of` only where a class
+    overrides them. `extensions`: the args type's own."""
 
     kind: str
     aliases: tuple[str, ...]
@@ -50,6 +56,9 @@ class WorkUnit:
     timeout: float | None = None
     timeout_of: Callable[[Job[Any]], Duration | None] | None = None
     next_retry: Callable[[Job[Any]], datetime | None] | None = None
+    middleware: tuple[Role, ...] = ()
+    middleware_of: Callable[[Job[Any]], Sequence[WorkMiddleware]] | None = None
+    extensions: Extensions | None = None
 
 
 class Workers:
@@ -58,15 +67,19 @@ class Workers:
     def __init__(self) -> None:
         self._units: dict[str, WorkUnit] = {}  # by kind and by alias
 
-    def work(self, args: type[Any] | str, *, timeout: Duration | None = None) -> Callable[[F], F]:
+    def work(
+        self, args: type[Any] | str, *, timeout: Duration | None = None, middleware: Sequence[WorkMiddleware] = ()
+    ) -> Callable[[F], F]:
         """Decorator: the function works jobs of `args` (an args type, or a bare kind whose args stay plain JSON).
 
-        `timeout`: seconds, timedelta or `NEVER`; None inherits `Config.job_timeout`. Raises `ConfigError` for a
-        function that cannot take exactly one job, and for a kind or alias that is registered already.
+        `timeout`: seconds, timedelta or `NEVER`; None inherits `Config.job_timeout`. `middleware`: for this worker
+        alone, around the client's. Raises `ConfigError` for a function that cannot take exactly one job, and for a kind
+        or alias that is registered already.
         """
 
         def register(function: F) -> F:
-            self._register(self._unit(args, function, timeout))
+            unit = self._unit(args, function, timeout)
+            self._register(replace(unit, middleware=middleware_roles(f"worker of {unit.kind!r}", middleware)))
             return function
 
         return register
@@ -79,13 +92,9 @@ class Workers:
         if not callable(work) or getattr(type(worker), "work", None) is Worker.work:
             raise ConfigError(f"worker {type(worker).__name__} has no work method")
         unit = self._unit(_args_type_of(worker), work, None)
-        overrides: dict[str, Any] = {
-            "timeout_of": worker.timeout if _overrides(worker, "timeout") else None,
-            "next_retry": worker.next_retry if _overrides(worker, "next_retry") else None,
-        }
-        self._register(
-            WorkUnit(unit.kind, unit.aliases, unit.work, unit.is_async, unit.decode_args, None, **overrides)
-        )
+        overrides = {"timeout": "timeout_of", "next_retry": "next_retry", "middleware": "middleware_of"}
+        own = {field: getattr(worker, name) for name, field in overrides.items() if _overrides(worker, name)}
+        self._register(replace(unit, **own))
 
     def get(self, kind: str) -> WorkUnit | None:
         """The worker of a kind or alias."""
@@ -111,7 +120,9 @@ class Workers:
             return WorkUnit(check_kind(args), (), function, is_async, loads_exact, limit)
         info = args_info(args)
         aliases = tuple(check_kind(alias) for alias in info.aliases)
-        return WorkUnit(check_kind(info.kind), aliases, function, is_async, info.decode, limit)
+        return WorkUnit(
+            check_kind(info.kind), aliases, function, is_async, info.decode, limit, extensions=info.extensions
+        )
 
     def _register(self, unit: WorkUnit) -> None:
         names = (unit.kind, *unit.aliases)

@@ -12,9 +12,10 @@ import pytest
 
 from river_fast.errors import ValidationError
 from river_fast.insert_opts import InsertManyParams, InsertOpts, UniqueOpts
-from river_fast.insert_params import InsertBuilder, ResolvedOpts
+from river_fast.insert_params import InsertBuilder
 from river_fast.job import JobState
 from river_fast.job_args import RawArgs
+from river_fast.resolved_opts import ResolvedOpts
 
 EMPTY = InsertOpts()
 

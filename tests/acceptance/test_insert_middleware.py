@@ -1,0 +1,98 @@
+"""What insert middleware may make of a call, what undoes it, and the inserts of our own services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+import river_fast as river
+from river_fast.driver import Statement
+from tests.acceptance.test_insert_hooks import Other, Trace, stored, tracing
+from tests.fix_client import Args
+
+
+def test_middleware_hands_on_what_it_likes(make_client: Any, conn: psycopg.Connection) -> None:
+    """Fewer jobs, none, other results; but what is no list of jobs, or of results, undoes it all."""
+
+    def using(function: Any) -> Any:
+        return make_client(plugins=[river.Plugin(insert_many=function)])
+
+    drops = using(lambda params, inner: inner([each for each in params if each.kind != "other_job"]))
+    assert [each.job.kind for each in drops.insert_many([Other(), Args(), Other()])] == ["test_job"]
+    assert drops.insert_many([Other()]) == []
+    assert drops.insert_many_fast([Other(), Args()]) == 1
+    with pytest.raises(river.ConfigError, match="handed back no result for the job"):
+        drops.insert(Other())
+    before = stored(conn)
+    for function, message in (
+        (lambda params, inner: inner(params) and None, "must return the list that inner returned, got None"),
+        (lambda params, inner: [inner(params)], "must return the list that inner returned"),
+        (lambda params, inner: inner([Args()]), "must hand on the list of JobInsertParams"),
+        (lambda params, inner: inner(7), "must hand on the list of JobInsertParams"),
+    ):
+        with pytest.raises(river.ConfigError, match=message):
+            using(function).insert_many([Args()])
+
+    def without(params: Any) -> Iterator[None]:
+        return
+        yield
+
+    def twice(params: Any) -> Iterator[None]:
+        yield
+        yield
+
+    for function, message in ((without, "ended before its yield"), (twice, "yielded twice")):
+        with pytest.raises(river.ConfigError, match=message):
+            using(function).insert(Args())
+    assert stored(conn) == before
+
+
+def test_an_error_of_the_insert_cannot_be_swallowed(make_client: Any, conn: psycopg.Connection) -> None:
+    """Its transaction is lost: whoever is told that the jobs are there would be told wrong."""
+    opts = river.InsertOpts(unique=river.UniqueOpts(by_args=True))
+
+    def swallows(params: Any, inner: Any) -> Any:
+        results = inner(params[:1])
+        try:
+            inner(params[1:])
+        except river.UniqueConflictError:
+            pass
+        return results
+
+    make_client().insert(Args(2), opts)
+    client = make_client(plugins=[river.Plugin(insert_many=swallows)])
+    with pytest.raises(river.UniqueConflictError):
+        client.insert_many_fast([river.InsertManyParams(Args(n), opts) for n in (1, 2)])
+    assert stored(conn) == 1
+
+
+def test_inserts_of_our_own_go_through_them_too(make_client: Any, conn: psycopg.Connection) -> None:
+    trace: Trace = []
+    client = make_client(plugins=[tracing(trace)])
+    now = datetime.now(UTC)
+    params = [
+        river.InsertManyParams(Args(1), river.InsertOpts(metadata={"periodic": True, "river:periodic_job_id": "p"})),
+        river.InsertManyParams(Args(2), river.InsertOpts(scheduled_at=now - timedelta(minutes=1))),
+        river.InsertManyParams(Args(3), river.InsertOpts(scheduled_at=now + timedelta(hours=1))),
+    ]
+    jobs = [each.job for each in client._inserter.insert_internal(params, [Statement("job_get_by_id", {"id": 1})])]
+    assert [job.state for job in jobs] == ["available", "available", "scheduled"]
+    assert jobs[0].metadata == {"periodic": True, "river:periodic_job_id": "p"}
+    assert jobs[1].scheduled_at == now - timedelta(minutes=1)
+    assert trace[0] == "middleware:insert_before"
+    assert trace[-1] == "middleware:insert_after 3"
+
+    class FencedError(Exception):
+        pass
+
+    def refuse(rows: Any, count: int) -> None:
+        raise FencedError
+
+    for each in (client, make_client()):
+        with pytest.raises(FencedError):
+            each._inserter.insert_internal(params[:1], [Statement("job_get_by_id", {"id": 1}, refuse)])
+    assert stored(conn) == 3
