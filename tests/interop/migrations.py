@@ -1,105 +1,45 @@
-"""`make interop`: River's own migrations against ours, version by version, up and down; then `leaders` and `job_lists`.
-
-Builds `rivermigrate/` with the machine's Go. With `--write`, also writes tests/data/river_catalogue.json, the
-description that tests/test_migrate.py compares with. Exits 1 at a difference, 2 where Go is missing.
-"""
+"""River's own migrations against ours, version by version, up and down, on empty tables and with rows in them."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.migrate import EVERYTHING, Migrator
 from tests import catalogue
-from tests.interop import job_lists, leaders, rows
+from tests.interop import rows
+from tests.interop.conftest import VERSIONS
+from tests.interop.peers import Peer, Process
 
-HERE = Path(__file__).parent
 NEWEST = 8
+RiverOn = Callable[[str], Peer]
 
 
-class River:
-    """River's migrator, as a program of ours that is linked with it."""
-
-    def __init__(self, folder: Path, dsn: str, release: str | None) -> None:
-        go = shutil.which("go")
-        if go is None:
-            print("interop: Go is not on PATH; River's own migrator is built with it", file=sys.stderr)
-            sys.exit(2)
-        shutil.copytree(HERE / "rivermigrate", folder / "source")
-        if release:
-            modules = ("river", "river/riverdriver/riverpgxv5")
-            self._go(go, folder, "get", *(f"github.com/riverqueue/{module}@{release}" for module in modules))
-            self._go(go, folder, "mod", "tidy")
-        (folder / "bin").mkdir()
-        self._go(go, folder, "build", "-o", f"{folder / 'bin'}/", "./...")
-        self._folder = folder
-        self.dsn = dsn
-
-    def program(self, name: str) -> Path:
-        return self._folder / "bin" / name
-
-    @staticmethod
-    def _go(go: str, folder: Path, *args: str) -> None:
-        subprocess.run([go, *args], cwd=folder / "source", check=True)
-
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.program("interop"), *args],
-            env={**os.environ, "DATABASE_URL": self.dsn},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def __call__(self, *args: str) -> str:
-        done = self.run(*args)
-        if done.returncode != 0:
-            raise RuntimeError(f"River's migrator: {' '.join(args)}: {done.stderr.strip()}")
-        return done.stdout.strip()
+@pytest.fixture
+def conn(dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        yield conn
 
 
-class Differences:
-    """Counts cases, and prints those that fail."""
-
-    def __init__(self) -> None:
-        self.cases = 0
-        self.failed = 0
-
-    def compare(self, case: str, ours: Any, rivers: Any) -> None:
-        self.cases += 1
-        ours, rivers = (json.loads(json.dumps(value)) for value in (ours, rivers))
-        if ours != rivers:
-            self.failed += 1
-            print(f"  {case} differs:")
-            for path, a, b in _leaves(ours, rivers, ()):
-                print(f"    {' / '.join(path)}\n      ours:    {a}\n      River's: {b}")
-
-
-def _leaves(ours: Any, rivers: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    if isinstance(ours, dict) and isinstance(rivers, dict):
-        for key in sorted({*ours, *rivers}):
-            yield from _leaves(ours.get(key), rivers.get(key), (*path, key))
-    elif ours != rivers:
-        yield path, ours, rivers
+@pytest.fixture
+def river_on(dsn: str, go_program: Path) -> Iterator[RiverOn]:
+    """River's migrator on a schema, of any name."""
+    with contextlib.ExitStack() as stack:
+        yield lambda schema: stack.enter_context(Process([go_program], dsn, schema))
 
 
 @contextlib.contextmanager
-def fresh_schema(conn: psycopg.Connection[Any], label: str, space: str = " ") -> Iterator[str]:
-    """`space`: River's migrator takes any name, its client only letters, digits and underscores."""
-    name = space.join(("Interop", label, uuid.uuid4().hex[:8]))
+def fresh_schema(conn: psycopg.Connection[Any], label: str) -> Iterator[str]:
+    """Of a name that has to be quoted."""
+    name = " ".join(("Interop", label, uuid.uuid4().hex[:8]))
     quoted = psycopg.sql.Identifier(name)
     conn.execute(psycopg.sql.SQL("CREATE SCHEMA {}").format(quoted))
     try:
@@ -124,78 +64,49 @@ def our_step(migrator: Migrator, way: str, version: int) -> None:
         migrator.migrate_down(target_version=version or EVERYTHING)
 
 
-def every_version(conn: psycopg.Connection[Any], dsn: str, river: River, differences: Differences) -> dict[str, Any]:
-    """Both walk all the way up and down, empty and with rows; River's description by step."""
+def plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "with rows"])
+def test_each_step_makes_what_rivers_makes(
+    conn: psycopg.Connection[Any], dsn: str, river_on: RiverOn, filled: bool, request: pytest.FixtureRequest
+) -> None:
     described: dict[str, Any] = {}
-    for filled in (False, True):
-        with contextlib.ExitStack() as stack:
-            ours, theirs = (stack.enter_context(fresh_schema(conn, whose)) for whose in ("ours", "river"))
-            migrator = stack.enter_context(our_migrator(dsn, ours))
-            for way, version in catalogue.STEPS:
-                river(way, theirs, str(version))
-                our_step(migrator, way, version)
-                label = f"{way} to {version}, {'with rows' if filled else 'empty'}"
-                rivers = catalogue.describe(conn, theirs)
-                differences.compare(f"catalogue, {label}", catalogue.describe(conn, ours), rivers)
-                described.setdefault(f"{way} {version}", rivers)
-                if filled:
-                    differences.compare(f"rows, {label}", rows.read(conn, ours), rows.read(conn, theirs))
-                    if way == "up":
-                        rows.write(conn, ours, version)
-                        rows.write(conn, theirs, version)
-    return described
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(fresh_schema(conn, whose)) for whose in ("ours", "river"))
+        migrator, river = stack.enter_context(our_migrator(dsn, ours)), river_on(theirs)
+        for way, version in catalogue.STEPS:
+            river.migrate(way=way, version=version)
+            our_step(migrator, way, version)
+            rivers = catalogue.describe(conn, theirs)
+            assert plain(catalogue.describe(conn, ours)) == plain(rivers), f"after {way} to {version}"
+            described.setdefault(f"{way} {version}", rivers)
+            if filled:
+                assert rows.read(conn, ours) == rows.read(conn, theirs), f"after {way} to {version}"
+                if way == "up":
+                    rows.write(conn, ours, version)
+                    rows.write(conn, theirs, version)
+    if request.config.getoption("--write-catalogue"):
+        catalogue.save(request.config.stash[VERSIONS]["river"], described)
 
 
-def hand_over(conn: psycopg.Connection[Any], dsn: str, river: River, differences: Differences) -> None:
-    """Each continues, takes back and validates what the other began."""
-    for version in range(1, NEWEST + 1):
-        with fresh_schema(conn, "shared") as schema, our_migrator(dsn, schema) as migrator:
-            our_step(migrator, "up", version)
-            differences.compare(
-                f"River validates ours at {version}", river.run("validate", schema).returncode == 0, version == NEWEST
-            )
-            river("up", schema, str(NEWEST))
-            differences.compare(f"we validate River's from our {version}", migrator.validate().ok, True)
-            our_step(migrator, "down", version)
-            river("down", schema, "0")
-            left = catalogue.describe(conn, schema)["relations"]
-            differences.compare(f"River takes ours back from {version}", left, {})
-            river("up", schema, str(version))
-            differences.compare(f"we validate River's at {version}", migrator.validate().ok, version == NEWEST)
-            migrator.migrate_up()
-            differences.compare(f"River validates ours from its {version}", river.run("validate", schema).returncode, 0)
-            migrator.migrate_down(target_version=EVERYTHING)
-            left = catalogue.describe(conn, schema)["relations"]
-            differences.compare(f"we take River's back from {version}", left, {})
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--river", help="another release of River than go.mod's: v0.50.0, latest")
-    parser.add_argument("--write", action="store_true", help="write the description of River's catalogue")
-    options = parser.parse_args()
-    dsn = os.environ.get("DATABASE_URL") or _embedded()
-    differences = Differences()
-    with tempfile.TemporaryDirectory() as folder, psycopg.connect(dsn, autocommit=True) as conn:
-        river = River(Path(folder), dsn, options.river)
-        release = river("version")
-        described = every_version(conn, dsn, river, differences)
-        hand_over(conn, dsn, river, differences)
-        with fresh_schema(conn, "leaders", "_") as schema:
-            leaders.check(conn, dsn, schema, river, differences)
-        with fresh_schema(conn, "lists", "_") as schema:
-            job_lists.check(conn, dsn, schema, river, differences)
-    if options.write:
-        catalogue.save(release, described)
-    print(f"interop with River {release}: {differences.cases} cases, {differences.failed} differ")
-    return 1 if differences.failed else 0
-
-
-def _embedded() -> str:
-    from river_fast import embedded
-
-    return embedded.start(stop_at_exit=True).url
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.parametrize("version", range(1, NEWEST + 1))
+def test_each_continues_takes_back_and_validates_what_the_other_began(
+    conn: psycopg.Connection[Any], dsn: str, river_on: RiverOn, version: int
+) -> None:
+    with fresh_schema(conn, "shared") as schema, our_migrator(dsn, schema) as migrator:
+        river = river_on(schema)
+        our_step(migrator, "up", version)
+        assert (river.validate() == []) == (version == NEWEST)
+        river.migrate(way="up", version=NEWEST)
+        assert migrator.validate().ok
+        our_step(migrator, "down", version)
+        river.migrate(way="down", version=0)
+        assert catalogue.describe(conn, schema)["relations"] == {}
+        river.migrate(way="up", version=version)
+        assert migrator.validate().ok == (version == NEWEST)
+        migrator.migrate_up()
+        assert river.validate() == []
+        migrator.migrate_down(target_version=EVERYTHING)
+        assert catalogue.describe(conn, schema)["relations"] == {}

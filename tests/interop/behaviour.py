@@ -1,0 +1,71 @@
+"""What a job's args ask of its worker, as `go/worker.go` and `go/step.go` read them on River's side.
+
+Runs on the client's worker threads; keeps which of the blocked jobs are released.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import river_fast as river
+from tests.interop.fields import job_fields
+
+Say = Callable[[dict[str, Any]], None]
+
+
+class Behaviour:
+    """The work function of every kind."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._lock = threading.Lock()
+        self._released: dict[int, threading.Event] = {}
+
+    def released(self, job_id: int) -> threading.Event:
+        with self._lock:
+            return self._released.setdefault(job_id, threading.Event())
+
+    def __call__(self, job: river.Job[Any]) -> None:
+        self._say({"event": "working", "job": job_fields(job)})
+        asked = job.args
+        if not isinstance(asked, Mapping):
+            return
+        for key, value in (asked.get("set") or {}).items():
+            job.set_metadata(key, value)
+        if "output" in asked:
+            job.record_output(asked["output"])
+        times = asked.get("times", 0)
+        if not isinstance(times, int) or not times or job.attempt <= times:
+            self._act(job, asked)
+
+    def _act(self, job: river.Job[Any], asked: Mapping[str, Any]) -> None:
+        do, text, seconds = asked.get("do", ""), asked.get("text", ""), asked.get("ms", 0) / 1000
+        if do == "block":
+            self._block(job, deaf=asked.get("deaf", False), text=text)
+        elif do == "cancel":
+            raise river.JobCancelError(text)
+        elif do in ("fail", "panic"):
+            raise RuntimeError(text)
+        elif do == "sleep":
+            time.sleep(seconds)
+        elif do == "snooze":
+            if not job.metadata.get("snoozes"):
+                raise river.JobSnoozeError(seconds)
+        elif do:
+            raise ValueError(f"unknown behaviour {do!r}")
+
+    def _block(self, job: river.Job[Any], deaf: bool, text: str) -> None:
+        """Wait until the job is released or told to end; fail where there is a text."""
+        released = self.released(job.id)
+        while not released.is_set() and not job.wait_cancelled(0.005):
+            pass
+        if not released.is_set():
+            self._say({"event": "told", "job": job_fields(job)})
+            if not deaf:
+                job.raise_if_cancelled()
+            released.wait()
+        if text:
+            raise RuntimeError(text)

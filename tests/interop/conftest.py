@@ -1,0 +1,90 @@
+"""River's own Go program beside ours. `make interop` runs every file here; `make test` runs none of them.
+
+`--river RELEASE` builds with another release than go.mod's ("latest" for the newest), `--write-catalogue` writes
+tests/data/river_catalogue.json.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fix_client import until
+from tests.interop.peers import Local, Peer, Process
+
+__all__ = ["until"]
+
+SOURCE = Path(__file__).parent / "go"
+MODULES = ("river", "river/riverdriver/riverpgxv5", "river/rivertype")
+Make = Callable[..., Any]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--river", help="another release of River than go.mod's: v0.51.0, latest")
+    parser.addoption("--write-catalogue", action="store_true", help="keep what River's migrations make as test data")
+
+
+@pytest.fixture(scope="session")
+def go_program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dsn: str) -> Path:
+    """The program of `go/`, built."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.exit("interop: Go is not on PATH; River's own client is built with it", returncode=2)
+    source, program = SOURCE, tmp_path_factory.mktemp("go") / "interop"
+
+    def run(*args: str) -> None:
+        subprocess.run([go, *args], cwd=source, check=True)
+
+    release = request.config.getoption("--river")
+    if release:
+        source = Path(shutil.copytree(SOURCE, tmp_path_factory.mktemp("source") / "go"))
+        run("get", *(f"github.com/riverqueue/{module}@{release}" for module in MODULES))
+        run("mod", "tidy")
+    run("build", "-o", str(program), ".")
+    with Process([program], dsn, "public") as peer:
+        request.config.stash[VERSIONS] = peer.version()
+    return program
+
+
+VERSIONS = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    versions = config.stash.get(VERSIONS, None)
+    if versions is not None:
+        counts = {name: len(terminalreporter.getreports(name)) for name in ("passed", "failed", "error")}
+        terminalreporter.write_line(
+            f"interop with River {versions['river']}, River UI {versions['ui']}, built with {versions['go']}:"
+            f" {counts['passed']} cases passed, {counts['failed'] + counts['error']} failed"
+        )
+
+
+@pytest.fixture
+def make(dsn: str, schema: str, go_program: Path) -> Iterator[Make]:
+    """`make("go" | "ours" | "ours apart", **params of open)`: a peer on the test's schema, closed at its end.
+
+    "ours apart" runs in a process of its own. With `start=False` it is not started; without queues it only inserts.
+    """
+    with ExitStack() as stack:
+
+        def made(side: str, *, start: bool = True, **params: Any) -> Peer:
+            peer: Peer
+            if side == "ours":
+                peer = Local(dsn, schema)
+            else:
+                peer = Process.ours(dsn, schema) if side == "ours apart" else Process([go_program], dsn, schema)
+            stack.enter_context(peer)
+            params.setdefault("kinds", ["interop"])
+            peer.open(**params)
+            if start and params.get("queues"):
+                peer.start()
+            return peer
+
+        yield made
+
