@@ -1,4 +1,4 @@
-"""Jobs and queues as both peers answer with them: JSON as the text it is stored as, times in microseconds since 1970."""
+"""Jobs and queues as both peers answer with them: JSON as the text that is stored, times in microseconds since 1970."""
 
 from __future__ import annotations
 

@@ -103,6 +103,9 @@ class OurPeer:
     def stop(self) -> None:
         self.client.stop(30)
 
+    def request_resign(self) -> None:
+        self.client.notify.request_resign()
+
     def stop_and_cancel(self) -> None:
         self.client.stop_and_cancel(30)
 
@@ -143,6 +146,17 @@ class OurPeer:
     def job_delete(self, id: int) -> dict[str, Any]:
         return job_fields(self.client.job_delete(id))
 
+    def job_update(self, id: int, **output: Any) -> dict[str, Any]:
+        return job_fields(self.client.job_update(id, **output))
+
+    def job_list(self, **params: Any) -> dict[str, Any]:
+        result = self.client.job_list(**params)
+        jobs = [job_fields(job) for job in result.jobs]
+        return {"jobs": jobs, "cursor": str(result.last_cursor) if jobs else None}
+
+    def job_delete_many(self, **params: Any) -> list[dict[str, Any]]:
+        return [job_fields(job) for job in self.client.job_delete_many(**params)]
+
     # Queues.
 
     def queue_get(self, name: str) -> dict[str, Any]:
@@ -156,6 +170,9 @@ class OurPeer:
 
     def queue_resume(self, name: str) -> None:
         self.client.queue_resume(name)
+
+    def queue_update(self, name: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return queue_fields(self.client.queue_update(name, metadata))
 
 
 def many_params(jobs: Iterable[Mapping[str, Any]]) -> list[river.InsertManyParams]:

@@ -83,13 +83,18 @@ def test_periods_of_now(make: Make, conn: psycopg.Connection, inserts: str, work
         check_pair(one, other, conn, {"kind": f"now{seconds}", "args": {}, "opts": {"unique": {"by_period": seconds}}})
 
 
+def tagged(id: int, region: str, amount: float, path: str, **label: str) -> dict[str, Any]:
+    account = {"id": id, "region": region, "note": "a"}
+    return {"account": account, "amount": amount, "path/key.with@more": path, "noise": 1, **label}
+
+
 TAGGED = [
-    {"account": {"id": 7, "region": "eu", "note": "a"}, "amount": 1.5, "path/key.with@more": "p", "noise": 1},
-    {"account": {"id": 2**62, "region": "<é&\u2028>", "note": "a"}, "amount": 1e21, "path/key.with@more": "", "noise": 1},
-    {"account": {"id": -1, "region": "", "note": ""}, "amount": 1e-7, "label": "l", "path/key.with@more": "\x7f", "noise": 0},
-    {"account": {"id": 0, "region": "r", "note": ""}, "amount": 0.1, "label": "", "path/key.with@more": "🎉", "noise": 0},
-    {"account": {"id": 0, "region": "r", "note": ""}, "amount": 5e-324, "path/key.with@more": "q", "noise": 0},
-]  # fmt: skip
+    tagged(7, "eu", 1.5, "p"),
+    tagged(2**62, "<é&\u2028>", 1e21, ""),
+    tagged(-1, "", 1e-7, "\x7f", label="l"),
+    tagged(0, "r", 0.1, "🎉", label=""),
+    tagged(0, "r", 5e-324, "q"),
+]
 
 
 @WAYS
@@ -105,7 +110,7 @@ def test_tagged_fields(make: Make, conn: psycopg.Connection, inserts: str, works
     assert conn.execute("SELECT count(*), count(DISTINCT unique_key) FROM river_job").fetchone() == (10, 10)
 
 
-ODD_KEYS = {"": 0, "a.b": 1, "@x": 2, ":lead": 3, "!bang": 4, "[open": 5, "{b": 6, "a\\b": 7, 'a"b': 8, "a<b": 9, "é": 1}
+ODD_KEYS = dict.fromkeys(("", "a.b", "@x", ":lead", "!bang", "[open", "{b", "a\\b", 'a"b', "a<b", "é"), 1)
 
 
 @WAYS

@@ -118,12 +118,22 @@ func answer(ctx context.Context, p *peer, asked request) {
 		say(map[string]any{"id": asked.ID, "error": "unknown call " + asked.Call, "sort": "usage"})
 		return
 	}
-	result, err := function(ctx, p, asked.Params)
+	result, err := safely(ctx, p, function, asked.Params)
 	if err != nil {
 		say(map[string]any{"id": asked.ID, "error": err.Error(), "sort": sort(err)})
 		return
 	}
 	say(map[string]any{"id": asked.ID, "result": result})
+}
+
+// safely makes an error of River's panics: its list params have no other way to refuse.
+func safely(ctx context.Context, p *peer, function call, params json.RawMessage) (result any, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("panic: %v", panicked)
+		}
+	}()
+	return function(ctx, p, params)
 }
 
 // sort names what both sides tell apart.
