@@ -32,6 +32,7 @@ from river_fast.maintenance.job_rescuer import JobRescuer
 from river_fast.maintenance.job_scheduler import JobScheduler
 from river_fast.maintenance.queue_cleaner import QueueCleaner
 from river_fast.maintenance.queue_maintainer import QueueMaintainer
+from river_fast.maintenance.reindexer import Reindexer
 from river_fast.notifier import Notifier
 from river_fast.producer import Producer
 from river_fast.queue_keeper import QueueKeeper
@@ -129,6 +130,7 @@ class ClientServices:
             ),
             JobRescuer(driver, config, interval=intervals.job_rescuer, logger=child("job_rescuer")),
             JobCleaner(driver, config, interval=intervals.job_cleaner, logger=child("job_cleaner")),
+            Reindexer(driver, config, interval=intervals.reindexer, logger=child("reindexer")),
             QueueCleaner(driver, interval=intervals.queue_cleaner, logger=child("queue_cleaner")),
         ]
 

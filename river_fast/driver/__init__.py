@@ -63,6 +63,9 @@ class Executor(Protocol):
     def run(self, statement: Statement[T]) -> T: ...
     def run_script(self, name: str) -> None:
         """Several statements in one file (`migration/...`), without parameters or rows."""
+    def run_alone(self, name: str, identifier: str) -> None:
+        """`sql/<name>.sql`, with `@identifier@` in it quoted: a command that must be in no transaction, for an executor
+        of `Driver.autocommit`."""
     def cancel(self) -> None:
         """Ask the server to cancel what runs now, if anything does. From any thread, while the executor is in use."""
     def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 import psycopg
 import psycopg_pool
-from psycopg import pq
+from psycopg import pq, sql
 
 from river_fast.driver import (
     CommitOutcomeUnknownError,
@@ -229,6 +229,11 @@ class PsycopgExecutor:
     def run_script(self, name: str) -> None:
         with translated(self._conn):
             self._conn.execute(sql_text(name, self._schema), prepare=False)
+
+    def run_alone(self, name: str, identifier: str) -> None:
+        text = sql_text(name, self._schema).replace("@identifier@", sql.Identifier(identifier).as_string(None))
+        with translated(self._conn):
+            self._conn.execute(text, prepare=False)
 
     def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
         with translated(self._conn), self._cursor() as cursor:

@@ -96,17 +96,20 @@ class MaintenanceService(Service):
         self._stopping.wait(random.uniform(0, self._stagger))
         while not self._stopping.is_set():
             begun = time.monotonic()
-            try:
-                handled = self._pass()
-                self._failing = False
-                self.passed.signal(handled)
-            except DatabaseError as error:
-                self._fail(error)
-            except UniqueConflictError as error:
-                self._logger.warning("a rival kept taking the same unique keys, trying again later: %s", error)
-            except Exception:  # a mistake of ours, or of the user's own classes: the next pass may do better
-                self._logger.exception("%s failed", self.name)
+            self._try_pass()
             self._stopping.wait(max(begun + self.interval - time.monotonic(), 0.0))
+
+    def _try_pass(self) -> None:
+        try:
+            handled = self._pass()
+            self._failing = False
+            self.passed.signal(handled)
+        except DatabaseError as error:
+            self._fail(error)
+        except UniqueConflictError as error:
+            self._logger.warning("a rival kept taking the same unique keys, trying again later: %s", error)
+        except Exception:  # a mistake of ours, or of the user's own classes: the next pass may do better
+            self._logger.exception("%s failed", self.name)
 
     def _pass(self) -> int:
         self._begin_pass()

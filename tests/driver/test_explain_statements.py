@@ -34,7 +34,7 @@ def numbered(text: str) -> str:
 
 def commands(text: str) -> list[str]:
     """One text may hold several commands, each on lines of its own."""
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).replace("@identifier@", '"river_job_kind"')
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
     return [command for command in re.split(r";\s*(?:\n|\Z)", code) if command.strip()]
 
