@@ -33,9 +33,10 @@ class JobAdmin:
         *,
         poke: Callable[[ControlMessage], None] = lambda message: None,
         poke_queues: Callable[[Sequence[str]], None] = lambda queues: None,
+        statement_timeout: float | None = None,
     ) -> None:
         self._driver = driver
-        self._runner = StatementRunner(driver)
+        self._runner = StatementRunner(driver, statement_timeout)
         self._poke = poke
         self._poke_queues = poke_queues
 

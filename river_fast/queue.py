@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from river_fast.job_row import FAR_PAST, decode_timestamptz, loads_exact
+from river_fast.job_row import FAR_PAST, decode_jsonb, decode_timestamptz, loads_exact
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """`paused_at` None: not paused. `updated_at`: the last sign of a client that works it; a day later the row goes."""
+    """`paused_at` None: not paused. `updated_at`: the last sign of a client that works it; a day later the row goes.
+    `encoded_metadata`: the metadata's JSON text, exactly as stored."""
 
     name: str
     created_at: datetime
     metadata: Mapping[str, Any]
     paused_at: datetime | None
     updated_at: datetime
+    encoded_metadata: bytes = b"{}"
 
     @property
     def paused(self) -> bool:
@@ -36,6 +38,7 @@ class Queue:
             value if isinstance(value, dict) else {},
             decode_timestamptz(paused_at),
             decode_timestamptz(updated_at) or FAR_PAST,
+            decode_jsonb(metadata) or b"{}",
         )
 
 

@@ -24,9 +24,15 @@ NOTIFICATION_MAX_BYTES = 7999  # PostgreSQL's
 class QueueAdmin:
     """`poke` hears of pauses and resumes made here outside a caller's transaction: for clients that cannot LISTEN."""
 
-    def __init__(self, driver: Driver, *, poke: Callable[[ControlMessage], None] | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        poke: Callable[[ControlMessage], None] | None = None,
+        statement_timeout: float | None = None,
+    ) -> None:
         self._driver = driver
-        self._runner = StatementRunner(driver)
+        self._runner = StatementRunner(driver, statement_timeout)
         self._poke = poke
 
     def queue_get(self, name: str) -> Queue:

@@ -6,6 +6,7 @@ Any thread; owns nothing. The verbs (`job_admin`, `queue_admin`) are written onc
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -18,13 +19,25 @@ UNIQUE_VIOLATION = "23505"
 
 
 class StatementRunner:
-    """Raises `DatabaseError`, and `UniqueConflictError` where the statement met `river_job_unique_idx`."""
+    """Raises `DatabaseError`, and `UniqueConflictError` where the statement met `river_job_unique_idx`.
 
-    def __init__(self, driver: Driver) -> None:
+    `statement_timeout`: seconds that one of `run` may take, 0 for any time; None: what every statement of ours may.
+    """
+
+    def __init__(self, driver: Driver, statement_timeout: float | None = None) -> None:
         self._driver = driver
+        self._statement_timeout = statement_timeout
 
     def run(self, statement: Statement[T]) -> T:
+        if self._statement_timeout is not None:
+            return self._run_within(self._statement_timeout, statement)
         with unique_conflict_named(), self._driver.autocommit() as executor:
+            return executor.run(statement)
+
+    def _run_within(self, timeout: float, statement: Statement[T]) -> T:
+        milliseconds = str(math.ceil(timeout * 1000))
+        with unique_conflict_named(), self._driver.transaction() as executor:
+            executor.run(Statement("statement_timeout_set", {"milliseconds": milliseconds}))
             return executor.run(statement)
 
     def run_tx(self, conn: Any, statement: Statement[T]) -> Any:

@@ -70,7 +70,11 @@ def test_wrong_use_ends_with_status_2_and_one_line(arguments: tuple[str | bytes,
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("migrate-up", "--help"), ("work", "--help"), ("version",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("migrate-up", "--help"), ("work", "--help"), ("job", "list", "-h"), ("version",), ("--version",)],
+    ids=" ".join,
+)
 def test_help_and_version_need_no_database(arguments: tuple[str, ...]) -> None:
     done = river_fast(*arguments)
     assert done.returncode == 0, done.stderr
@@ -86,11 +90,32 @@ def test_reader_that_goes_away_is_no_error_of_ours() -> None:
     assert done.stderr == ""
 
 
-def test_full_disk_is_told_in_one_line() -> None:
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+def test_reader_that_goes_away_from_a_list_is_no_error_of_ours(dsn: str, schema: str, form: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as nobody_reads:
+        done = river_fast("queue", "list", "--database-url", dsn, "--schema", schema, *form, stdout=nobody_reads)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [("version",), ("version", "--json")], ids=" ".join)
+def test_full_disk_is_told_in_one_line(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        done = river_fast("version", stdout=full)
+        done = river_fast(*arguments, stdout=full)
     assert done.returncode == 1
     assert done.stderr == "river-fast: No space left on device\n"
+
+
+def test_json_is_utf_8_wherever_it_is_printed_and_text_what_the_terminal_can(dsn: str, schema: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(f'INSERT INTO "{schema}".river_queue (name) VALUES (%s)', ["żółć"])
+    where = ("--database-url", dsn, "--schema", schema)
+    poor = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    told = answered(river_fast("queue", "list", "--json", *where, environment=poor))
+    assert told["queues"][0]["name"] == "żółć"
+    assert "\\u017c" in river_fast("queue", "list", *where, environment=poor).stdout
 
 
 def test_closed_stdout_and_stderr_are_survived() -> None:
@@ -148,6 +173,7 @@ def test_migrate_goes_up_and_down_and_says_so(dsn: str, empty_schema: str) -> No
     assert [step["version"] for step in down["versions"]] == [8]
     down = answered(river_fast("migrate-down", "--target-version", "-1", "--json", *where))
     assert [step["version"] for step in down["versions"]] == [7, 6, 5, 4, 3, 2, 1]
+    assert answered(river_fast("migrate-down", "--target-version", "0", "--json", *where))["versions"] == []
 
 
 def test_options_may_stand_before_the_command(dsn: str, empty_schema: str) -> None:

@@ -1,27 +1,31 @@
 """The command line, `river-fast`: one file a command, each with `add_parser` and `run(args) -> exit status`.
 
-Exit status: 0 done, 1 failed, 2 used wrongly, 3 stopped but not gracefully, 130 interrupted, 141 nobody reads what it
-prints. Results go to stdout, everything else to stderr; no traceback unless `--verbose` asks for one.
+Exit status: 0 done, 1 failed or refused, 2 used wrongly, 3 stopped but not gracefully, 130 interrupted, 141 nobody
+reads what it prints. Results go to stdout, everything else to stderr; no traceback unless `--verbose` asks for one.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from river_fast.cli.database import add_options, name_database
-from river_fast.errors import ConfigError, RiverError
+from river_fast.errors import ConfigError, RiverError, ValidationError
+from river_fast.version import __version__
 
 FAILED, USAGE, INTERRUPTED, NOBODY_READS = 1, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
+    verbose = not {"--verbose", "-v", "--debug"}.isdisjoint(sys.argv[1:] if argv is None else argv)
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack what a job's kind has
         status = _run(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _complain(_one_line(error))
         _drop_output()
-        return USAGE if isinstance(error, ConfigError) else FAILED
+        return USAGE if isinstance(error, ConfigError | ValidationError) else FAILED
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -53,7 +57,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     # late: what they import must not fail, nor take its time, before there is a frame to tell of it
-    from river_fast.cli import bench, demo, migrate, validate, version, work
+    from river_fast.cli import bench, completion, demo, job, migrate, queue, validate, version, work
 
     parser = argparse.ArgumentParser(
         prog="river-fast",
@@ -61,14 +65,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog="No database named: a PostgreSQL of your own is started, and stays (see `river_fast.embedded`).",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"river-fast {__version__}")
     add_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="command")
-    for command in (demo, work, bench, migrate, validate, version):
+    for command in (demo, work, bench, job, queue, migrate, validate, version):
         command.add_parser(commands)
-    for each in commands.choices.values():
+    completion.add_parser(commands, parser)
+    for each in _below(commands):
         each.allow_abbrev = False
         add_options(each)
     return parser
+
+
+def _below(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Iterator[argparse.ArgumentParser]:
+    """Every command's parser, and those of the commands below it."""
+    for each in commands.choices.values():
+        yield each
+        for action in each._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from _below(action)
 
 
 def _one_line(error: Exception) -> str:

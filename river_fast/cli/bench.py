@@ -68,7 +68,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description=f"Without an amount: inserts and works at the same time for {DEFAULT_DURATION:g} seconds.",
     )
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--num-total-jobs", type=positive, metavar="N", help="insert N jobs, then work them")
+    amount.add_argument("-n", "--num-total-jobs", type=positive, metavar="N", help="insert N jobs, then work them")
     amount.add_argument("--duration", type=_seconds, metavar="S", help="insert and work at the same time for S seconds")
     parser.add_argument("--max-workers", type=positive, default=DEFAULT_MAX_WORKERS, metavar="N")
     parser.set_defaults(run=run)

@@ -6,12 +6,16 @@ Order: `--database-url`, `RIVER_FAST_DSN`, `DATABASE_URL`, libpq's own `PG*` var
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from river_fast.config import check_schema
+from river_fast.driver import Driver
+from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.errors import ConfigError
 
 NAMING_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
@@ -43,7 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     common.add_argument("--schema", metavar="NAME", action=Once, type=_schema, help="River's schema in it", **hidden)
     common.add_argument("--json", action="store_true", help="the result as JSON on stdout", **hidden)
-    common.add_argument("--verbose", action="store_true", help="tell more; a traceback when something fails", **hidden)
+    common.add_argument(
+        "-v", "--verbose", "--debug", action="store_true", help="tell more; a traceback when something fails", **hidden
+    )
 
 
 def name_database(args: argparse.Namespace) -> None:
@@ -94,6 +100,33 @@ def _schema(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+@contextlib.contextmanager
+def driver_of(args: argparse.Namespace) -> Iterator[Driver]:
+    """A driver on the database and schema that the command was asked for."""
+    driver = PsycopgDriver(url_of(args), args.schema)
+    try:
+        driver.open()
+        yield driver
+    finally:
+        driver.close()
+
+
+def add_statement_timeout(parser: argparse.ArgumentParser) -> None:
+    """River's option, for commands whose statement may have much to read."""
+    parser.add_argument(
+        "--statement-timeout",
+        type=_timeout,
+        default=None,
+        metavar="S",
+        help="seconds that a statement may take, 0: any time (10)",
+    )
+
+
+def _timeout(text: str) -> float:
+    seconds = float(text.removesuffix("s"))
+    if not 0 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 to 1e6")
+    return seconds
 
 
 def count(text: str) -> int:

@@ -6,14 +6,11 @@ Runs on the main thread; owns its driver while it runs.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from river_fast.cli.database import count, url_of
-from river_fast.driver import Driver
-from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.migrate import MAIN, Migration, MigrationResult, Migrator
+from river_fast.cli.database import count, driver_of
+from river_fast.migrate import EVERYTHING, MAIN, Migration, MigrationResult, Migrator
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,7 +45,9 @@ def run_step(args: argparse.Namespace) -> int:
     with driver_of(args) as driver:
         migrator = Migrator(driver, args.line)
         step = migrator.migrate_up if args.way == "up" else migrator.migrate_down
-        done = step(target_version=args.target_version, max_steps=args.max_steps, dry_run=args.dry_run)
+        everything = args.way == "down" and args.target_version == 0  # River's other word for it
+        target = EVERYTHING if everything else args.target_version
+        done = step(target_version=target, max_steps=args.max_steps, dry_run=args.dry_run)
         if args.json:
             print(json.dumps(_report(args, driver.schema, done)))
             return 0
@@ -95,17 +94,6 @@ def run_get(args: argparse.Namespace) -> int:
     else:
         print("\n\n".join(_sql(migration, args.way) for migration in chosen))
     return 0
-
-
-@contextlib.contextmanager
-def driver_of(args: argparse.Namespace) -> Iterator[Driver]:
-    """A driver on the database and schema that the command was asked for."""
-    driver = PsycopgDriver(url_of(args), args.schema)
-    try:
-        driver.open()
-        yield driver
-    finally:
-        driver.close()
 
 
 def _add_line(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from river_fast.cli.migrate import driver_of
+from river_fast.cli.database import driver_of
 from river_fast.migrate import MAIN, Migrator
 
 
