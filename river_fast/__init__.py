@@ -8,6 +8,7 @@ from river_fast.async_client import AsyncClient
 from river_fast.attempt_error import AttemptError
 from river_fast.client import Client, client_from_context
 from river_fast.config import NEVER, Config, QueueConfig
+from river_fast.cron_schedule import cron
 from river_fast.error_handler import ErrorHandler, ErrorHandlerResult
 from river_fast.errors import (
     ClientStoppedError,
@@ -43,6 +44,7 @@ from river_fast.job_list_cursor import JobListCursor
 from river_fast.job_row import FAR_FUTURE, FAR_PAST
 from river_fast.job_stuck_handler import JobStuckHandler, JobStuckHandlerParams, JobStuckHandlerResult
 from river_fast.migrate import Migrator
+from river_fast.periodic_job import NeverSchedule, PeriodicInterval, PeriodicJob, PeriodicSchedule, ScheduleFunc
 from river_fast.plugin import (
     InsertBeginHook,
     InsertMiddleware,
@@ -108,9 +110,13 @@ __all__ = [
     "MetricEmitHook",
     "MigrationError",
     "Migrator",
+    "NeverSchedule",
     "NotFoundError",
+    "PeriodicInterval",
+    "PeriodicJob",
     "PeriodicJobsStartHook",
     "PeriodicJobsStartParams",
+    "PeriodicSchedule",
     "Plugin",
     "Queue",
     "QueueAlreadyAddedError",
@@ -119,6 +125,7 @@ __all__ = [
     "RawArgs",
     "RetryPolicy",
     "RiverError",
+    "ScheduleFunc",
     "StopReport",
     "Subscription",
     "UniqueConflictError",
@@ -133,6 +140,7 @@ __all__ = [
     "Workers",
     "__version__",
     "client_from_context",
+    "cron",
     "job_args",
     "unique",
 ]

@@ -17,6 +17,7 @@ from typing import Any, Self
 from river_fast.async_client_admin import AsyncClientAdmin
 from river_fast.client import WAIT_POLL_FIRST, WAIT_POLL_LAST, Client
 from river_fast.client_notify import AsyncClientNotify
+from river_fast.client_periodic_jobs import ClientPeriodicJobs
 from river_fast.client_queues import ClientQueues
 from river_fast.config import Config, Duration, seconds
 from river_fast.event import EventKind
@@ -52,6 +53,11 @@ class AsyncClient(AsyncClientAdmin):
     def stop_timeout(self) -> float:
         """As `Client.stop_timeout`."""
         return self._client.stop_timeout
+
+    @property
+    def periodic_jobs(self) -> ClientPeriodicJobs:
+        """As `Client.periodic_jobs`; nothing of it waits."""
+        return self._client.periodic_jobs
 
     @property
     def queues(self) -> ClientQueues:

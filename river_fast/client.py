@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from river_fast.client_admin import ClientAdmin
 from river_fast.client_life import ClientLife, current_client
 from river_fast.client_notify import ClientNotify
+from river_fast.client_periodic_jobs import ClientPeriodicJobs, periodic_jobs_of
 from river_fast.client_queues import ClientQueues
 from river_fast.client_verbs import ClientVerbs
 from river_fast.config import Config, Duration, generate_client_id, seconds
@@ -27,6 +28,7 @@ from river_fast.errors import ConfigError, DatabaseError, RiverError
 from river_fast.inserter import Inserter
 from river_fast.job import FINAL_STATES, Job
 from river_fast.job_admin import JobAdmin
+from river_fast.periodic_job_bundle import PeriodicJobBundle
 from river_fast.queue_admin import QueueAdmin
 from river_fast.subscription_manager import Subscription, SubscriptionManager
 
@@ -81,6 +83,7 @@ class Client(ClientLife, ClientVerbs, ClientAdmin):
         context.run(current_client.set, self)
         self._set_up_life(context)
         self.queues = ClientQueues(self)
+        self._periodic_jobs = PeriodicJobBundle(config.periodic_jobs)
         self.notify = ClientNotify(self)
 
     @property
@@ -94,6 +97,12 @@ class Client(ClientLife, ClientVerbs, ClientAdmin):
         self._check_process()
         self._driver.open()
         return self._driver.schema
+
+    @property
+    def periodic_jobs(self) -> ClientPeriodicJobs:
+        """What this client inserts by a schedule while it leads; `ConfigError` on one that never leads. River:
+        PeriodicJobs."""
+        return periodic_jobs_of(self)
 
     @contextlib.contextmanager
     def _as_current(self) -> Iterator[None]:

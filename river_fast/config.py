@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from river_fast.errors import ConfigError
+from river_fast.periodic_job_bundle import check_periodic_jobs
 from river_fast.plugin import Extensions, check_takes, extensions, form_of
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from river_fast.error_handler import ErrorHandler, ErrorHandlerResult
     from river_fast.job import Job
     from river_fast.job_stuck_handler import JobStuckHandler
+    from river_fast.periodic_job import PeriodicJob
     from river_fast.worker import Workers
 
 Duration = float | timedelta
@@ -175,7 +177,8 @@ class Config:
     what becomes of it where the leader has no worker for its kind: "retry" (default), "discard" (as River), "ignore".
     `reindexer_index_names`: what the leader rebuilds (None: River's seven, [] none), when `reindexer_schedule` says so
     (None: at midnight UTC; `NEVER`; else an object with `next(after)`), each within `reindexer_timeout` (60 s, or
-    `NEVER`). `test_only`: the leader's services begin at once, not within a second at random.
+    `NEVER`). `periodic_jobs`: what this client inserts by a schedule while it leads; give every client that may lead
+    the same ones. `test_only`: the leader's services begin at once, not within a second at random.
     `hooks`, `middleware`, `plugins`: what is called around inserts and work (docs/extending.md), in order; plugins
     before the others. `error_handler`: `ErrorHandler`, told of failed attempts. `job_stuck_handler`: told of jobs that
     ignore their timeout by more than `job_stuck_threshold`; without one their slots serve other jobs.
@@ -208,6 +211,7 @@ class Config:
     skip_unknown_job_check: bool = False
     max_args_bytes: int = 1024 * 1024
     leader_election_disabled: bool = False
+    periodic_jobs: Sequence[PeriodicJob] = ()
     require_tls: bool = False
     pool_size: int | None = None
     pooler: Literal["auto", "session", "transaction"] = "auto"
@@ -274,10 +278,26 @@ class Config:
             job_stuck_threshold=stuck_threshold,
             rescue_stuck_jobs_after=rescue_after,
             max_attempts=self.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            periodic_jobs=self._periodic_jobs(),
             **self._maintenance(),
         )
         queues = {check_queue_name(name): queue.checked(name, checked) for name, queue in self.queues.items()}
         return replace(checked, queues=queues)
+
+    def _periodic_jobs(self) -> tuple[PeriodicJob, ...]:
+        """Checked, as are the ways in which they could never run."""
+        jobs = self.periodic_jobs
+        if isinstance(jobs, str | bytes) or not isinstance(jobs, Sequence):
+            raise ConfigError(f"periodic_jobs must be a list of PeriodicJob, got {_short(jobs)}")
+        check_periodic_jobs(jobs)
+        if jobs and self.leader_election_disabled:
+            raise ConfigError("periodic_jobs are inserted by the leader: not with leader_election_disabled=True")
+        if jobs and not self.queues:
+            raise ConfigError(
+                "periodic_jobs are inserted by the leader, which a client without queues never is: give them to the"
+                " clients that work queues, or define durable ones (client.durable_periodic_jobs.define)"
+            )
+        return tuple(jobs)
 
     def _maintenance(self) -> dict[str, Any]:
         """What the leader's services are told, checked."""

@@ -21,16 +21,16 @@ FUNCTION_LINES_MOST = 70
 
 # Every module's floor. Imports go down, or stay on the floor; a folder's files stand on its floor.
 FLOORS = (
-    "attempt_error control error_handler errors event event_loop insert_opts job job_row job_set_state"
+    "attempt_error control cron_schedule error_handler errors event event_loop insert_opts job job_row job_set_state"
     " job_stuck_handler notify_limiter periodic_job pg_binary queue retry_policy stop_report version",
     "args_codec canonical_json config encoding insert_combiner insert_params job_args job_filters job_insert_params"
-    " job_list_cursor plugin resolved_opts startstop testsignal unique worker",
+    " job_list_cursor periodic_job_bundle plugin resolved_opts startstop testsignal unique worker",
     "driver job_executor job_run work_chain",
     "insert_chain insert_plan insert_roles insert_statements"
     " async_runner cancel_checker completer deadline_watch elector inserter job_admin job_list leader_admin liveness"
     " maintenance migrate notifier producer queue_admin queue_keeper shutdown statement_runner subscription_manager",
-    "async_client async_client_admin client client_admin client_life client_notify client_queues client_services"
-    " client_verbs",
+    "async_client async_client_admin client client_admin client_life client_notify client_periodic_jobs client_queues"
+    " client_services client_verbs",
     "cli contrib embedded embedded_identity embedded_programs testing ui __main__",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

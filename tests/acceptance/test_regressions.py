@@ -270,3 +270,26 @@ def test_regression_unique_scheduled_job_discarded_as_its_own_duplicate(
     assert job.state == "completed"
     assert "unique_key_conflict" not in job.metadata
     assert conn.execute("SELECT count(*) FROM river_job").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("workers", [None, workers_of(lambda job: None)], ids=["no workers", "workers, no queues"])
+def test_regression_periodic_jobs_on_an_insert_only_client(
+    dsn: str, schema: str, workers: river.Workers | None
+) -> None:
+    """River met a nil pointer there (#937), later a panic that says so (#938). Here: a typed error that says what to do
+    instead, before there is a database, and a client that works on."""
+    job = river.PeriodicJob(river.PeriodicInterval(60), lambda: Args(1))
+    config = river.Config(schema=schema, workers=workers)
+    for ask in (
+        lambda: river.Client(dsn, config).periodic_jobs.add(job),
+        lambda: river.AsyncClient(dsn, config).periodic_jobs,
+        lambda: river.Client("host=nowhere.invalid", config).periodic_jobs.clear(),
+        lambda: river.Client(dsn, river.Config(workers=workers, periodic_jobs=[job])),
+    ):
+        with pytest.raises(river.ConfigError, match=r"without queues.*durable_periodic_jobs\.define"):
+            ask()
+    client = river.Client(dsn, config)
+    with pytest.raises(river.ConfigError):
+        client.periodic_jobs.add(job)
+    assert client.insert(Args(1)).job.state == "available"
+    client.stop()
