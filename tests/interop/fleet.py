@@ -41,7 +41,7 @@ def test_every_job_is_worked_exactly_once(make: Make, conn: psycopg.Connection, 
     assert conn.execute("SELECT max(cardinality(attempted_by)) FROM river_job").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("victim", ["ours apart"])
+@pytest.mark.parametrize("victim", SIDES)
 def test_kill_in_mid_load_loses_nothing(make: Make, conn: psycopg.Connection, until: Any, victim: str) -> None:
     """What the victim ran is rescued by whoever leads then, of the other side; all else was worked once."""
     (survivor_side,) = (side for side in SIDES if side != victim)

@@ -81,7 +81,8 @@ class OurPeer:
             config["queues"] = {name: river.QueueConfig(max_workers=most) for name, most in queues.items()}
             config["workers"] = workers
         self.client = river.Client(
-            self._dsn, river.Config(schema=self._schema, leader_election_disabled=follows, **config)
+            self._dsn,
+            river.Config(schema=self._schema, leader_election_disabled=follows, test_only=True, **config),
         )
         return self.client.id
 

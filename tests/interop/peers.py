@@ -166,6 +166,9 @@ class Process(Peer):
             raise PeerError(answer["error"], answer["sort"])
         return answer["result"]
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
