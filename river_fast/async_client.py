@@ -18,7 +18,7 @@ from river_fast.async_client_admin import AsyncClientAdmin
 from river_fast.client import WAIT_POLL_FIRST, WAIT_POLL_LAST, Client
 from river_fast.client_notify import AsyncClientNotify
 from river_fast.client_periodic_jobs import ClientPeriodicJobs
-from river_fast.client_queues import ClientQueues
+from river_fast.client_queues import AsyncClientQueues
 from river_fast.config import Config, Duration, seconds
 from river_fast.event import EventKind
 from river_fast.insert_opts import InsertOpts, JobInsertResult
@@ -60,9 +60,9 @@ class AsyncClient(AsyncClientAdmin):
         return self._client.periodic_jobs
 
     @property
-    def queues(self) -> ClientQueues:
-        """As `Client.queues`."""
-        return self._client.queues
+    def queues(self) -> AsyncClientQueues:
+        """What the client works, changed while it runs. River: Queues()."""
+        return AsyncClientQueues(self._client.queues)
 
     @property
     def notify(self) -> AsyncClientNotify:

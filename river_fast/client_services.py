@@ -7,6 +7,7 @@ failure stops whatever had started. The steps of the stop are called by `Shutdow
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
@@ -21,6 +22,7 @@ from river_fast.config import Config, QueueConfig
 from river_fast.control import CONTROL_TOPIC, ControlAction, ControlMessage, parse_control
 from river_fast.driver import Capabilities, Driver
 from river_fast.elector import Elector
+from river_fast.errors import QueueNotFoundError
 from river_fast.event import Event, EventKind
 from river_fast.job import Job
 from river_fast.job_executor import FULL, JobExecutor
@@ -165,8 +167,14 @@ class ClientServices:
         self.keeper.register(name, lambda row: self.producer.add_queue(name, config, row.paused))
 
     def remove_queue(self, name: str) -> None:
-        self.producer.remove_queue(name)
+        """Fetch from it no more; may be called again."""
+        with contextlib.suppress(QueueNotFoundError):
+            self.producer.remove_queue(name)
         self.keeper.unregister(name)
+
+    def queue_has_ended(self, name: str) -> bool:
+        """Whether nothing runs any more of a queue that was removed."""
+        return self.producer.queue_has_ended(name)
 
     def control(self, message: ControlMessage) -> None:
         """A control message, from the notifier or from this client itself where nobody can listen. Any thread."""

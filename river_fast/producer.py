@@ -185,6 +185,12 @@ class Producer(Service):
             raise QueueNotFoundError(f"queue {name!r} is not worked by this client")
         self._fetcher.remove_queue(queue.index)
 
+    def queue_has_ended(self, name: str) -> bool:
+        """Whether no job of the removed queue of that name runs, and no thread is left to start one."""
+        with self._queues_lock:
+            removed = [q for q in self._by_index.values() if q.name == name and self._queues.get(name) is not q]
+        return not any(queue.active or any(thread.is_alive() for thread in queue.threads) for queue in removed)
+
     def set_paused(self, name: str, paused: bool) -> list[str]:
         """Pause or resume a queue, `"*"`: all; the names of those that changed. Unknown names change nothing."""
         changed = []
