@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "cancels.h"
+#include "metrics.h"
 #include "notices.h"
 #include "pace.h"
 #include "queue.h"
@@ -52,6 +53,7 @@ typedef struct rf_fetcher {
     _Atomic(rf_queue *) loop_list;
     rf_cancels cancels;
     rf_notices notices;
+    rf_metrics *metrics;             /* NULL: nobody asked; set before the thread starts */
     rf_counters counters;
     _Atomic int32_t state, hold, closing, stopping;
     _Atomic int64_t limit;           /* the connection's second deadline: stop's, close's */
@@ -355,6 +357,8 @@ static void rf_fetcher_fetch(rf_fetcher *f, rf_queue *queue, int64_t demand) {
         int64_t rows = rf_pq.PQntuples(result);
         atomic_fetch_add(rows == 0 ? &f->counters.empty_fetches : &f->counters.fetched, rows == 0 ? 1 : rows);
         atomic_fetch_add(&f->counters.fetches, 1);
+        if (f->metrics != NULL && rf_metrics_add(f->metrics, queue->index, rows, rf_now() - asked_ns))
+            rf_unpark(&f->notices.park, 1);
         double bytes = rows == 0 ? 0 : rf_fetcher_accept(f, queue, result, asked_ns);
         rf_pq.PQclear(result);
         rf_pace_fetched(queue, rf_now(), unsaid, demand, rows, bytes);

@@ -58,6 +58,7 @@ cdef int64_t _nanoseconds(double seconds) noexcept:
 
 include "fetched_row.pxi"
 include "work_loop.pxi"
+include "fetch_metrics.pxi"
 
 
 @cython.final

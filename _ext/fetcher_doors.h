@@ -73,6 +73,7 @@ static void rf_fetcher_free(rf_fetcher *f) {
     free(f->keys);
     free(f->bytes);
     free(f->list);
+    free(f->metrics);
     free(f);
 }
 

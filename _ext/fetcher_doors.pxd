@@ -97,6 +97,19 @@ cdef extern from "notices.h" nogil:
     void rf_notices_wait(rf_notices *notices, int64_t timeout)
 
 
+cdef extern from "metrics.h" nogil:
+    ctypedef struct rf_metric:
+        int32_t queue
+        int64_t rows
+        int64_t took_ns
+
+    ctypedef struct rf_metrics:
+        pass
+
+    rf_metrics *rf_metrics_new()
+    bint rf_metrics_take(rf_metrics *metrics, rf_metric *out)
+
+
 cdef extern from "fetch.h" nogil:
     enum:
         RF_NEW
@@ -140,6 +153,7 @@ cdef extern from "fetch.h" nogil:
         rf_wake loop_wake
         rf_cancels cancels
         rf_notices notices
+        rf_metrics *metrics
         rf_counters counters
         int32_t state
         int32_t hold

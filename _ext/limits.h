@@ -53,6 +53,7 @@
 #define RF_NOTICE_AGAIN (10 * RF_SECOND)   /* the same trouble is logged this often */
 #define RF_CANCELS 1024                    /* remembered remote cancels ... */
 #define RF_CANCEL_KEPT (15 * RF_SECOND)    /* ... for as long as a fetch may take, and some */
+#define RF_METRICS 1024                    /* measured fetches that nobody has read: some 1,000 a second at most */
 #define RF_NOTICES 128                     /* unread notices; the oldest are dropped */
 
 /* Completion. */

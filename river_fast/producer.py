@@ -26,6 +26,7 @@ from river_fast.job import Job
 from river_fast.job_executor import JobExecutor
 from river_fast.job_row import PG_EPOCH
 from river_fast.job_set_state import JobSetState
+from river_fast.plugin import Metric
 from river_fast.startstop import Service
 from river_fast.worker import Workers, WorkUnit
 
@@ -103,6 +104,9 @@ class Producer(Service):
             notify=capabilities.notify,
             begin=driver.hot_begin("fetcher"),
         )
+        self._metric_hooks = config.extensions().metric_emit
+        if self._metric_hooks:
+            compiled.keep_metrics(self._fetcher)
         self._queues: dict[str, WorkedQueue] = {}
         self._by_index: dict[int, WorkedQueue] = {}
         self._queues_lock = threading.Lock()
@@ -289,6 +293,20 @@ class Producer(Service):
                 elif what == compiled.LOST:
                     self._on_connection(False, None)
             self._watch.scan()
+            self._emit_metrics()
+        self._emit_metrics()
+
+    def _emit_metrics(self) -> None:
+        """What the fetches since the last look took and brought, to each hook."""
+        for index, jobs, took in compiled.take_metrics(self._fetcher) if self._metric_hooks else ():
+            queue = self._by_index[index].name
+            duration = Metric("job_get_available_duration", queue, took / 1e9)
+            for metric in (duration, Metric("job_get_available_count", queue, jobs)):
+                for role in self._metric_hooks:
+                    try:
+                        role.function(metric)
+                    except BaseException:  # the jobs of this client do not wait for its metrics
+                        self._logger.exception("%s raised", role.name)
 
     def _grow(self, queue: WorkedQueue, count: int) -> None:
         queue.threads = [thread for thread in queue.threads if thread.is_alive()]

@@ -167,6 +167,12 @@ class Fetcher:
     def queue_stats(self, queue: int) -> dict[str, int]:
         """started, limit, done, ring, loop_ring, threads, prefetch, mean_run_ns (-1: none ended yet)."""
 
+def keep_metrics(fetcher: Fetcher) -> None:
+    """Measure every fetch, for `take_metrics`; before `run`."""
+
+def take_metrics(fetcher: Fetcher) -> list[tuple[int, int, int]]:
+    """(queue index, jobs, nanoseconds) of each fetch since the last call, oldest first; one thread."""
+
 @final
 class StopFetch:
     """What `stop_fetching` did."""
