@@ -88,7 +88,8 @@ class Client(ClientLife, ClientVerbs, ClientAdmin):
 
     @property
     def id(self) -> str:
-        """This client's id, as it stands in `attempted_by`."""
+        """This client's id, as it stands in `attempted_by`. One that was generated is told only at `start` whether the
+        server has session locks: behind a PgBouncer in transaction mode it has `_hb` where it had `_rf`."""
         return self._id
 
     @property

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from river_fast.client_services import ClientServices
-from river_fast.config import Config, Duration, QueueConfig, seconds
+from river_fast.config import Config, Duration, QueueConfig, id_that_tells, seconds
 from river_fast.driver import Capabilities, Driver
 from river_fast.errors import ClientStoppedError, ConfigError, ForkedClientError
 from river_fast.maintenance.intervals import MaintenanceIntervals
@@ -120,6 +120,8 @@ class ClientLife:
             try:
                 capabilities = self._driver.open()
                 require_migrated(self._driver)
+                if self._config.id is None:
+                    self._id = id_that_tells(self._id, capabilities.session_locks)
                 self._start_services(capabilities, loop)
             except BaseException:
                 self._services = self._shutdown = None

@@ -26,8 +26,9 @@ from river_fast.errors import QueueNotFoundError
 from river_fast.event import Event, EventKind
 from river_fast.job import Job
 from river_fast.job_executor import FULL, JobExecutor
-from river_fast.liveness import Liveness, lock_key
+from river_fast.liveness import Liveness
 from river_fast.maintenance import MaintenanceService
+from river_fast.maintenance.dead_client_rescuer import DeadClientRescuer
 from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.maintenance.job_cleaner import JobCleaner
 from river_fast.maintenance.job_rescuer import JobRescuer
@@ -38,10 +39,13 @@ from river_fast.maintenance.reindexer import Reindexer
 from river_fast.notifier import Notifier
 from river_fast.producer import Producer
 from river_fast.queue_keeper import QueueKeeper
+from river_fast.registration import Registration
 from river_fast.startstop import Service
 from river_fast.stop_report import UnrecordedOutcome
 from river_fast.subscription_manager import SubscriptionManager
 from river_fast.worker import WorkUnit
+
+REMOVE_TIMEOUT = 1.0  # seconds for this client's row, at the end of its stop
 
 
 class ClientServices:
@@ -72,6 +76,7 @@ class ClientServices:
                 "a pooler shares its sessions (Config.pooler): this client polls, prepares nothing, and takes no"
                 " session's lock"
             )
+        self._registration = Registration(driver, capabilities, client_id, logger.getChild("registration"))
         self.completer = Completer(
             driver,
             mode=config.completer,
@@ -85,7 +90,8 @@ class ClientServices:
             config.workers,
             capabilities,
             client_id,
-            lock_key(client_id, driver.schema),
+            self._registration.lock_key,
+            self._registration.key,
             executor=self._make_executor,
             context=context,
             logger=logger.getChild("producer"),
@@ -104,11 +110,22 @@ class ClientServices:
             poll_only=self._poll_only,
             logger=logger.getChild("cancel_checker"),
         )
-        self._liveness = Liveness(
-            driver, client_id, self._held, self.producer.notify, logger=logger.getChild("liveness")
-        )
+        self._liveness, self._dead_client_rescuer = self._make_liveness(client_id)
         self._leading = () if config.leader_election_disabled else self._make_leading(client_id, capabilities)
         self._started: list[Service] = []
+
+    def _make_liveness(self, client_id: str) -> tuple[Liveness, DeadClientRescuer]:
+        """Who frees what this client left running, and what others did."""
+        driver, notify, child = self._driver, self.producer.notify, self._logger.getChild
+        rescuer = DeadClientRescuer(
+            driver,
+            client_id,
+            self._registration.key,
+            migrated=self._registration.migrated,
+            freed=notify,
+            logger=child("dead_client_rescuer"),
+        )
+        return Liveness(driver, client_id, self._held, notify, logger=child("liveness")), rescuer
 
     def _make_leading(self, client_id: str, capabilities: Capabilities) -> tuple[Service, ...]:
         """Who finds out whether this client leads, and who acts on it; in the order of their start."""
@@ -147,7 +164,7 @@ class ClientServices:
             self._start_service(self.notifier)
         for name, queue in queues.items():
             self.add_queue(name, queue)
-        for service in (self.keeper, self._checker, self._liveness, *self._leading):
+        for service in (self.keeper, self._checker, self._liveness, self._dead_client_rescuer, *self._leading):
             self._start_service(service)
         self.producer.start()
 
@@ -230,9 +247,13 @@ class ClientServices:
         if not self.producer.close(timeout):
             self._logger.warning("a thread of the producer did not end in time")
         # a pool that is just connecting to a server that hangs takes a second to close: not of the stop's time
-        closing = threading.Thread(target=self._driver.close, name="river_fast.closing", daemon=True)
+        closing = threading.Thread(target=self._close_driver, name="river_fast.closing", daemon=True)
         closing.start()
         closing.join(max(deadline - time.monotonic(), 0.05))
+
+    def _close_driver(self) -> None:
+        self._registration.remove(REMOVE_TIMEOUT)
+        self._driver.close()
 
     # What the services tell each other.
 

@@ -365,8 +365,10 @@ def check_schema(schema: object) -> str:
 
 
 # A generated id carries a random 63-bit key in this form; other river_fast clients recognise it and can tell by the
-# advisory lock of that key whether its client lives (hotpath.md 7).
-GENERATED_ID = re.compile(r"\A.{1,60}_\d{4}_\d\d_\d\dT\d\d_\d\d_\d\d_\d{6}_rf([0-9a-f]{16})\Z", re.ASCII)
+# advisory lock of that key whether its client lives (hotpath.md 7). With "hb" it has no lock, only heartbeats at most.
+GENERATED_ID = re.compile(
+    r"\A.{1,60}_\d{4}_\d\d_\d\dT\d\d_\d\d_\d\d_\d{6}_(?P<form>rf|hb)(?P<key>[0-9a-f]{16})\Z", re.ASCII
+)
 
 
 def generate_client_id() -> str:
@@ -374,3 +376,9 @@ def generate_client_id() -> str:
     host = socket.gethostname().replace(".", "_")[:60] or "unknown_host"
     key = int.from_bytes(os.urandom(8), "big") >> 1
     return f"{host}_{datetime.now(UTC):%Y_%m_%dT%H_%M_%S_%f}_rf{key:016x}"
+
+
+def id_that_tells(client_id: str, locks: bool) -> str:
+    """A generated id in the form that says whether its client holds the lock of its key."""
+    assert GENERATED_ID.match(client_id), client_id
+    return f"{client_id[:-18]}{'rf' if locks else 'hb'}{client_id[-16:]}"

@@ -6,24 +6,19 @@ that tells others that this client lives is the fetcher's. River: none, such row
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from river_fast.config import GENERATED_ID
-from river_fast.control import INSERT_TOPIC, channel
-from river_fast.driver import Driver, RawRow, Statement
+from river_fast.driver import Driver, Statement
 from river_fast.errors import DatabaseError
 from river_fast.startstop import Service
+from river_fast.stranded import Claim, Freed, Freeing, Run, available, claims, integer, microseconds, running_under
 from river_fast.testsignal import TestSignal
-
-# (job id, attempted_at in microseconds since 2000): how those who hold a job name its run
-Run = tuple[int, int]
 
 LOOK_INTERVAL = 5.0  # seconds
 SECOND_LOOK_AFTER = 1.0  # a run that moved from one holder to the next, or ended, at the first look has settled by then
@@ -31,33 +26,6 @@ SETTLED_AFTER = 1.0  # younger claims are not asked for where nothing was lost: 
 WATCH_AFTER_CHANGE = 5.0  # a statement whose connection was lost may still commit: for so long, a look every second
 HELD_RETRY = 0.5  # seconds, where the holders could not tell
 LOAD_SHARE = 20  # a look that takes long is not repeated before this many times its duration has passed
-BATCH = 1000  # rows a statement
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-KEY_MAX = 2**63 - 1
-
-
-def lock_key(client_id: str, schema: str) -> int:
-    """The advisory lock that a living client holds, 1 to 2**63 - 1: in a generated id itself, else hashed from it."""
-    generated = GENERATED_ID.match(client_id)
-    if generated:
-        key = int(generated.group(1), 16)
-    else:
-        digest = hashlib.sha256(f"river_fast liveness\0{schema}\0{client_id}".encode()).digest()
-        key = int.from_bytes(digest[:8], "big")
-    return key & KEY_MAX or 1
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A row `running` under this client's id."""
-
-    id: int
-    attempt: int
-    attempted_at: int
-
-    @property
-    def run(self) -> Run:
-        return self.id, self.attempted_at
 
 
 class Liveness(Service):
@@ -95,7 +63,6 @@ class Liveness(Service):
         self._since: int | None = None  # runs from here on are this incarnation's; None: the lock was never had yet
         self._times: deque[int] = deque(maxlen=2)  # the server's, while waiting for the lock
         self._suspects: dict[Claim, float] = {}  # not held at a look, and when (monotonic) that was first so
-        self._refused: set[Claim] = set()  # rows the database would not let us write: the rescuer's
         self._asked = False  # for a full look, since the last one began
         self._full_look_at = 0.0  # monotonic; when the next is due
         self._look_took = 0.0  # seconds, the last full look's statement
@@ -133,11 +100,11 @@ class Liveness(Service):
     def _start(self) -> None:
         capabilities = self._driver.open()
         self._session_locks = capabilities.session_locks
-        self._notify = {"notify": capabilities.notify, "channel": channel(self._driver.schema, INSERT_TOPIC)}
+        self._freeing = Freeing(self._driver, self._logger)
         self._times.clear()
         self._times.append(self._server_time())
         self._since = None if self._session_locks else self._times[0]
-        self._suspects, self._refused, self._full_look_at = {}, set(), 0.0
+        self._suspects, self._full_look_at = {}, 0.0
 
     def _run(self) -> None:
         if not self._session_locks and not self._generated:
@@ -168,7 +135,7 @@ class Liveness(Service):
                 self._times.append(self._server_time())
                 return SECOND_LOOK_AFTER
             # Untold, it is the server's time at a moment before: rather an attempt given back than one charged in vain.
-            self._since = self._times[0] if self._told_time is None else _microseconds(self._told_time)
+            self._since = self._times[0] if self._told_time is None else microseconds(self._told_time)
         if self._session_locks and not self._locked and not self._generated:
             return LOOK_INTERVAL  # a namesake may have the lock, and rows, by now
         if not self._look():
@@ -183,12 +150,12 @@ class Liveness(Service):
         # The database is asked first: whatever is claimed by then is in somebody's hands when they are asked after.
         if full:
             self._asked, self._full_look_at = False, 0.0  # a look that is asked for from here on is one more
-        claims = self._running() if full else self._still_running({claim.id for claim in self._suspects})
-        held = self._held() if claims else ()  # a list of thousands, for nothing, where all is as it should be
+        running = self._running() if full else self._still_running({claim.id for claim in self._suspects})
+        held = self._held() if running else ()  # a list of thousands, for nothing, where all is as it should be
         if held is None:
             return False
         runs, now = set(held), time.monotonic()
-        unheld = [claim for claim in claims if claim.run not in runs and claim not in self._refused]
+        unheld = [claim for claim in running if claim.run not in runs and claim not in self._freeing.refused]
         stranded = [claim for claim in unheld if now - self._suspects.get(claim, now) >= SECOND_LOOK_AFTER]
         self._suspects = {claim: self._suspects.get(claim, now) for claim in unheld}
         if full:
@@ -206,9 +173,10 @@ class Liveness(Service):
         ours = [claim for claim in stranded if claim.attempted_at >= since]
         older = [claim for claim in stranded if claim.attempted_at < since]
         if not self._session_locks:
-            self._refused.update(older)
+            self._freeing.refused.update(older)
             older = []
-        reclaimed, rescued = self._write("job_reclaim", ours), self._write("job_reclaim_rescue", older)
+        reclaimed = self._freeing.free("job_reclaim", ours, self._write)
+        rescued = self._freeing.free("job_reclaim_rescue", older, self._write)
         self._counts["reclaimed"] += len(reclaimed)
         self._counts["rescued"] += len(rescued)
         if reclaimed or rescued:
@@ -216,77 +184,29 @@ class Liveness(Service):
                 "freed %d jobs that a lost fetch, and %d that an earlier client of this id, had left running",
                 len(reclaimed), len(rescued),
             )
-            self._freed(sorted({queue for queue, state in reclaimed + rescued if state == "available"}))
-
-    def _write(self, name: str, claims: list[Claim]) -> list[tuple[str, str]]:
-        """(queue, state) of those that were freed; locked ones are left as suspects, ended ones as what they are."""
-        freed = []
-        for start in range(0, len(claims), BATCH):
-            batch = claims[start : start + BATCH]
-            try:
-                freed += self._run_on(name, batch)
-            except DatabaseError as error:
-                if error.sqlstate is None or error.sqlstate[:2] not in ("22", "23"):  # not the data's fault
-                    raise
-                for claim in batch:
-                    freed += self._write_alone(name, claim)
-        return freed
-
-    def _write_alone(self, name: str, claim: Claim) -> list[tuple[str, str]]:
-        """One bad row must not keep the others."""
-        try:
-            return self._run_on(name, [claim])
-        except DatabaseError as error:
-            self._refused.add(claim)
-            self._logger.error("job %d is stranded and cannot be freed; the rescuer will: %s", claim.id, error)
-            return []
+            self._freed(available(reclaimed + rescued))
 
     # Statements.
 
-    def _run_on(self, name: str, claims: list[Claim]) -> list[tuple[str, str]]:
-        params = {
-            "ids": [claim.id for claim in claims],
-            "attempts": [claim.attempt for claim in claims],
-            "attempted_ats": [EPOCH + timedelta(microseconds=claim.attempted_at) for claim in claims],
-            **self._notify,
-        }
+    def _write(self, statement: Statement[list[Freed]]) -> list[Freed]:
         with self._driver.autocommit() as executor:
-            return executor.run(Statement(name, params, _queues_and_states))
+            return executor.run(statement)
 
     def _running(self) -> list[Claim]:
         with self._driver.autocommit() as executor:
             asked = time.monotonic()  # not before: a connection that has to be made is no load
             alarmed = asked - self._alarmed_at < WATCH_AFTER_CHANGE
-            params = {"client_id": self._client_id, "age": 0.0 if alarmed else SETTLED_AFTER}
-            claims = executor.run(Statement("job_get_running_by_client", params, _claims))
+            running = executor.run(running_under(self._client_id, 0.0 if alarmed else SETTLED_AFTER))
             self._look_took = time.monotonic() - asked
-        return claims
+        return running
 
     def _still_running(self, ids: set[int]) -> list[Claim]:
         if not ids:
             return []
         params = {"ids": sorted(ids), "client_id": self._client_id}
         with self._driver.autocommit() as executor:
-            return executor.run(Statement("job_get_still_running", params, _claims))
+            return executor.run(Statement("job_get_still_running", params, claims))
 
     def _server_time(self) -> int:
         with self._driver.autocommit() as executor:
-            return executor.run(Statement("server_time", {}, lambda rows, count: _integer(rows[0][0])))
-
-
-def _claims(rows: list[RawRow], count: int) -> list[Claim]:
-    return [Claim(_integer(row[0]), _integer(row[1]), _integer(row[2])) for row in rows]
-
-
-def _queues_and_states(rows: list[RawRow], count: int) -> list[tuple[str, str]]:
-    return [((queue or b"").decode(), (state or b"").decode()) for _, queue, state in rows]
-
-
-def _integer(raw: bytes | None) -> int:
-    """A bigint, a smallint, or a timestamp's microseconds; NULL is before all times."""
-    return -(2**63) if raw is None else int.from_bytes(raw, "big", signed=True)
-
-
-def _microseconds(at: datetime) -> int:
-    """Exactly: a float's seconds would lose some."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+            return executor.run(Statement("server_time", {}, lambda rows, count: integer(rows[0][0])))

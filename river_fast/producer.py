@@ -68,6 +68,7 @@ class Producer(Service):
         capabilities: Capabilities,
         client_id: str,
         lock_key: int,
+        heartbeat_key: int = 0,
         *,
         executor: Callable[[Sequence[WorkUnit], contextvars.Context], JobExecutor],
         context: contextvars.Context,
@@ -103,6 +104,7 @@ class Producer(Service):
             job_type=Job,
             notify=capabilities.notify,
             begin=driver.hot_begin("fetcher"),
+            heartbeat_key=heartbeat_key,
         )
         self._metric_hooks = config.extensions().metric_emit
         if self._metric_hooks:

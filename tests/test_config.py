@@ -179,7 +179,7 @@ def test_generated_ids_differ_and_carry_a_key() -> None:
     for client_id in (one, other):
         match = GENERATED_ID.match(client_id)
         assert match is not None
-        assert 0 <= int(match.group(1), 16) < 2**63
+        assert 0 <= int(match["key"], 16) < 2**63
 
 
 def test_password_never_shows_in_a_refused_url() -> None:

@@ -28,7 +28,8 @@ FLOORS = (
     "driver job_executor job_run work_chain",
     "insert_chain insert_plan insert_roles insert_statements"
     " async_runner cancel_checker completer deadline_watch elector inserter job_admin job_list leader_admin liveness"
-    " maintenance migrate notifier producer queue_admin queue_keeper shutdown statement_runner subscription_manager",
+    " maintenance migrate notifier producer queue_admin queue_keeper registration shutdown statement_runner stranded"
+    " subscription_manager",
     "async_client async_client_admin client client_admin client_life client_notify client_periodic_jobs client_queues"
     " client_services client_verbs",
     "cli contrib embedded embedded_identity embedded_programs testing ui __main__",

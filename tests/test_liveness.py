@@ -126,9 +126,9 @@ def test_rows_that_do_not_run_are_never_touched(world: World, state: str) -> Non
 def test_a_row_claimed_anew_between_two_looks_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     original = world.liveness._write
 
-    def overtaken(name: str, claims: Any) -> Any:
+    def overtaken(statement: Any) -> Any:
         world.conn.execute("UPDATE river_job SET attempted_at = clock_timestamp()")
-        return original(name, claims)
+        return original(statement)
 
     monkeypatch.setattr(world.liveness, "_write", overtaken)
     job_id = world.claim()

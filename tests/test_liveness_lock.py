@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.liveness import lock_key
+from river_fast.registration import lock_key
 from tests.fix_liveness import GENERATED, World, driver, make_world, quick, world
 from tests.fix_rows import column
 

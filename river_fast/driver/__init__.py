@@ -125,6 +125,9 @@ class Driver(Protocol):
         `reserved`: on the connection kept for what must go on while all others wait for a lock; be quick."""
     def autocommit(self, answer_timeout: float | None = None) -> AbstractContextManager[Executor]:
         """A pooled connection, each statement its own transaction."""
+    def session(self, role: str, answer_timeout: float | None = None) -> AbstractContextManager[Executor]:
+        """A connection of its own, for what a session keeps: its locks. Each statement its own transaction; closed at
+        the end. Not where sessions are shared."""
     def on(self, conn: Any) -> Executor:
         """An executor inside the caller's transaction; `ConfigError` for a connection that cannot take it."""
     def on_async(self, conn: Any) -> AsyncExecutor: ...

@@ -44,6 +44,7 @@ from river_fast.driver.psycopg_lent import (
     check_open,
     make_async_pool,
     make_pool,
+    own_connection,
 )
 from river_fast.driver.psycopg_listener import PsycopgListener
 from river_fast.driver.psycopg_session import (
@@ -194,6 +195,12 @@ class PsycopgDriver:
     def _autocommit_given(self, answer_timeout: float | None) -> Iterator[PsycopgExecutor]:
         with self._pooled(answer_timeout) as conn:
             yield self._executor(conn, alone=True)
+
+    @contextlib.contextmanager
+    def session(self, role: str, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
+        self.open()
+        with own_connection(self.conninfo(role), answer_timeout) as conn:
+            yield PsycopgExecutor(conn, self._schema)
 
     def _executor(self, conn: psycopg.Connection[Any], *, alone: bool = False) -> PsycopgExecutor:
         """`alone`: each statement is a transaction of its own."""

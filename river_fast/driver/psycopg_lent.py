@@ -5,8 +5,9 @@ Any thread; a connection belongs to whoever it is lent to.
 
 from __future__ import annotations
 
+import contextlib
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,7 @@ from river_fast.driver.psycopg_executor import (
     PooledConnection,
     PsycopgExecutor,
     pool_error,
+    translated,
 )
 from river_fast.driver.psycopg_session import CONNECT_TIMEOUT_S, apply_session, session_sql
 from river_fast.errors import DatabaseError
@@ -104,6 +106,20 @@ class Lent:
             self._pool.putconn(self._conn)  # one that is lost, or in the middle of something, it closes
         if isinstance(error, psycopg.Error):
             raise pool_error(error) from error
+
+
+@contextlib.contextmanager
+def own_connection(conninfo: str, answer_timeout: float | None) -> Iterator[PooledConnection]:
+    """One that no pool has, closed at the end; each statement its own transaction."""
+    with translated():
+        conn = PooledConnection.connect(conninfo)
+    try:
+        with translated(conn):
+            configure(conn)
+            conn.answer_timeout = answer_timeout
+            yield conn
+    finally:
+        conn.close()
 
 
 def check_open(given: psycopg_pool.ConnectionPool[Any] | psycopg_pool.AsyncConnectionPool[Any]) -> None:

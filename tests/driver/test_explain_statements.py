@@ -13,6 +13,7 @@ import pytest
 from psycopg.pq import ExecStatus
 
 from river_fast.driver.psycopg import SQL, PsycopgDriver, sql_text
+from river_fast.migrate import Migrator
 from tests.fix_plans import Table, drop_table, make_table
 
 STATEMENTS = sorted(path.stem for path in SQL.glob("*.sql"))
@@ -48,6 +49,9 @@ def forms(name: str, schema: str) -> list[str]:
 @pytest.fixture(scope="module")
 def table(dsn: str) -> Iterator[Table]:
     made = make_table(dsn, "small", 0)
+    driver = PsycopgDriver(dsn, made.schema)
+    Migrator(driver, "fast").migrate_up()
+    driver.close()
     yield made
     drop_table(made)
 
