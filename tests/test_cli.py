@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import IO, Any
 
 import psycopg
 import pytest
+
+from tests.fix_rows import wait_for_lock
 
 ROOT = Path(__file__).parent.parent
 NAMING = ("DATABASE_URL", "RIVER_FAST_DSN", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT", "PGUSER")
@@ -209,6 +212,23 @@ def test_migrate_get_prints_sql_for_other_tools(dsn: str, empty_schema: str) -> 
     assert down.index("003 [down]") < down.index("002 [down]")
     told = answered(river_fast("migrate-get", "--version", "2", "--up", "--json", *where))
     assert "river_job" in told[0]["sql"]
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_the_database(dsn: str, schema: str, conn: psycopg.Connection) -> None:
+    with psycopg.connect(dsn) as other:
+        other.execute(f'LOCK TABLE "{schema}".river_job IN ACCESS EXCLUSIVE MODE')
+        process = subprocess.Popen(
+            [sys.executable, "-m", "river_fast", "job", "list", "--database-url", dsn, "--schema", schema],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_lock(conn)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
 
 
 def test_demo_works_real_jobs_and_leaves_them_to_be_looked_at(dsn: str) -> None:
