@@ -27,6 +27,10 @@ class InsertPlan:
         self.steps = steps
         self.notified = notified
 
+    def copies(self) -> bool:
+        """Whether it goes by COPY, which knows no duplicates."""
+        return any(isinstance(step, CopyIn) for step in self.steps)
+
     def run(self, executor: Executor) -> list[Any]:
         """Each step's reply."""
         return [

@@ -29,7 +29,7 @@ from river_fast.errors import (
 from river_fast.job import Job
 from river_fast.job_row import ERRORS, decode_array, loads_exact
 from river_fast.job_run import CancelCause, JobRun
-from river_fast.job_set_state import JobSetState
+from river_fast.job_set_state import JobSetState, snooze_count
 from river_fast.plugin import NONE, Extensions
 from river_fast.retry_policy import DefaultRetryPolicy, RetryPolicy, retry_delay
 from river_fast.work_chain import work_chain
@@ -262,10 +262,8 @@ class JobExecutor:
         return self._failed(job, row, unit, error, age, metadata)
 
     def _snoozed(self, job: Job[Any], delay: float) -> JobSetState:
-        snoozes = job.metadata.get("snoozes", 0)
-        count = snoozes + 1 if isinstance(snoozes, int) and not isinstance(snoozes, bool) else 1
         run = self.run_of(job)
-        run.stage("snoozes", count)
+        run.stage("snoozes", snooze_count(job.metadata.get("snoozes")))
         metadata = run.staged()
         assert metadata is not None
         if delay <= self._soon:

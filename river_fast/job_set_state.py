@@ -6,10 +6,15 @@ client clock readings, so the server's clock decides (design, decision 10).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import IntEnum
+from typing import Any
 
 from river_fast.job import JobState
+
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 class Reason(IntEnum):
@@ -69,3 +74,13 @@ class JobSetState:
     @classmethod
     def interrupted(cls, metadata: bytes | None = None) -> JobSetState:
         return cls(JobState.AVAILABLE, Reason.INTERRUPTED, delay=0.0, metadata=metadata, restore_attempt=True)
+
+
+def snooze_count(stored: Any) -> int:
+    """What `snoozes` in a job's metadata becomes by one snooze more, whatever stands there now. As River reads it:
+    numbers without their fraction, texts that are whole numbers, true as 1, all else as 0."""
+    if isinstance(stored, str):
+        stored = int(stored) if WHOLE_NUMBER.fullmatch(stored) else 0
+    if not isinstance(stored, int | float | Decimal) or not -(2**63) <= stored < 2**63:
+        return 1
+    return int(stored) + 1

@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.errors import UniqueConflictError
 from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult, UniqueOpts
-from river_fast.inserter import Inserter
+from river_fast.inserter import OVERTAKEN_MOST, Inserter
 from river_fast.job_args import RawArgs
 from tests.fix_inserter import COPYING, LATER, RETURNING, UNIQUE, EmailArgs, Insert, count, driver, inserter, rows_of
 
@@ -149,6 +150,61 @@ def test_eight_inserters_of_the_same_keys_store_each_once(inserter: Inserter, co
     assert errors == []
     assert len(created) == len(set(created)) == 50
     assert len(rows_of(conn)) == 50
+
+
+@pytest.fixture
+def overtaken(conn: psycopg.Connection[Any]) -> Callable[[int], None]:
+    """`overtaken(times)`: so many of the next inserts meet a violation that ON CONFLICT did not see, as when the index
+    of the keys is just being rebuilt. No two sessions could be made to meet in that moment each time."""
+    conn.execute("CREATE SEQUENCE overtakings")
+    conn.execute(
+        "CREATE FUNCTION overtake() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF nextval(TG_TABLE_SCHEMA || '.overtakings') <= TG_ARGV[0]::int"
+        " THEN RAISE unique_violation; END IF; RETURN NEW; END $$"
+    )
+
+    def times(most: int) -> None:
+        conn.execute("DROP TRIGGER IF EXISTS overtaken ON river_job")
+        conn.execute("ALTER SEQUENCE overtakings RESTART")
+        conn.execute(
+            f"CREATE TRIGGER overtaken BEFORE INSERT ON river_job FOR EACH STATEMENT EXECUTE FUNCTION overtake({most})"
+        )
+
+    return times
+
+
+def test_an_insert_that_was_overtaken_is_made_once_more(
+    inserter: Inserter, conn: psycopg.Connection[Any], overtaken: Callable[[int], None]
+) -> None:
+    overtaken(OVERTAKEN_MOST)
+    assert not inserter.insert(EmailArgs("a"), UNIQUE).unique_skipped_as_duplicate
+    overtaken(OVERTAKEN_MOST)
+    results = inserter.insert_many([InsertManyParams(EmailArgs(to), UNIQUE) for to in "abb"])
+    assert [result.unique_skipped_as_duplicate for result in results] == [True, False, True]
+    overtaken(1000)
+    with pytest.raises(UniqueConflictError):
+        inserter.insert(EmailArgs("c"), UNIQUE)
+    overtaken(1)
+    with pytest.raises(UniqueConflictError):
+        inserter.insert_many_fast([EmailArgs("c")])
+    assert len(rows_of(conn)) == 2
+
+
+async def test_an_insert_that_was_overtaken_is_made_once_more_on_a_loop(
+    inserter: Inserter, driver: PsycopgDriver, conn: psycopg.Connection[Any], overtaken: Callable[[int], None]
+) -> None:
+    try:
+        overtaken(OVERTAKEN_MOST)
+        assert not (await inserter.insert_async(EmailArgs("a"), UNIQUE)).unique_skipped_as_duplicate
+        overtaken(OVERTAKEN_MOST)
+        (result,) = await inserter.insert_many_async([InsertManyParams(EmailArgs("a"), UNIQUE)])
+        assert result.unique_skipped_as_duplicate
+        overtaken(1000)
+        with pytest.raises(UniqueConflictError):
+            await inserter.insert_async(EmailArgs("c"), UNIQUE)
+    finally:
+        await driver.close_async()
+    assert len(rows_of(conn)) == 1
 
 
 def test_period_of_a_unique_job_follows_its_schedule(inserter: Inserter) -> None:
