@@ -16,11 +16,11 @@ from psycopg.conninfo import make_conninfo
 import river_fast as river
 from river_fast.async_client_admin import AsyncClientAdmin
 from river_fast.client_admin import ClientAdmin
-from tests.acceptance.test_yugabyte import VERSION, lacking
 from tests.fix_client import Args, workers_of
 from tests.fix_pgbouncer import PROGRAM, PgBouncer
 from tests.fix_proxy import Proxy
 from tests.fix_rows import column, insert
+from tests.fix_yugabyte import VERSION, hear_nothing, lacking
 
 KINDS = ["k1", "k2"]
 
@@ -36,8 +36,7 @@ def url(request: pytest.FixtureRequest, dsn: str, schema: str, conn: psycopg.Con
         with PgBouncer(dsn, "transaction", 2) as bouncer:
             yield bouncer.dsn
     else:
-        for topic in ("insert", "control", "leadership"):
-            conn.execute(f'LISTEN "{schema}.river_{topic}"')
+        hear_nothing(conn, schema)
         conn.execute(VERSION)
         proxy = Proxy(make_conninfo(dsn, options=f"-c search_path={schema},pg_catalog"))
         proxy.asked = []

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import psycopg
+
 import river_fast as river
 from tests.interop.fields import job_fields
 
@@ -19,7 +21,8 @@ Say = Callable[[dict[str, Any]], None]
 class Behaviour:
     """The work function of every kind."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, dsn: str, say: Say) -> None:
+        self._dsn = dsn
         self._say = say
         self._lock = threading.Lock()
         self._released: dict[int, threading.Event] = {}
@@ -54,6 +57,9 @@ class Behaviour:
         elif do == "snooze":
             if not job.metadata.get("snoozes"):
                 raise river.JobSnoozeError(seconds)
+        elif do == "steps":
+            for step in asked["steps"]:
+                self._take(job, step)
         elif do:
             raise ValueError(f"unknown behaviour {do!r}")
 
@@ -69,3 +75,32 @@ class Behaviour:
             released.wait()
         if text:
             raise RuntimeError(text)
+
+    def _take(self, job: river.Job[Any], step: Mapping[str, Any]) -> None:
+        if step.get("cursor"):
+            job.step_cursor(step["name"], lambda cursor: self._in_step(job, step, cursor))
+        else:
+            job.step(step["name"], lambda: self._in_step(job, step))
+
+    def _in_step(self, job: river.Job[Any], step: Mapping[str, Any], cursor: Any = None) -> None:
+        self._say({"event": "step", "job": job_fields(job), "step": step["name"], "cursor": cursor})
+        if job.attempt != step.get("attempt"):
+            return
+        if step.get("tx"):
+            with psycopg.connect(self._dsn) as conn:
+                if "set" in step:
+                    job.set_cursor_tx(conn, step["set"])
+                else:
+                    job.set_step_tx(conn)
+        elif "set" in step:
+            job.set_cursor(step["set"])
+        if step.get("block"):
+            self.released(job.id).wait()
+        text = f"in step {step['name']}"
+        match step.get("ends"):
+            case "cancel":
+                raise river.JobCancelError(text)
+            case "fail" | "panic":
+                raise RuntimeError(text)
+            case "snooze":
+                raise river.JobSnoozeError(3600)

@@ -48,7 +48,7 @@ class OurPeer:
 
     def __init__(self, dsn: str, schema: str, say: Say) -> None:
         self._dsn, self._schema, self._say = dsn, schema, say
-        self._behaviour = Behaviour(say)
+        self._behaviour = Behaviour(dsn, say)
         self._events: river.Subscription | None = None
         self._listener: threading.Thread | None = None
         self.client: river.Client

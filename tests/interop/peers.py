@@ -53,7 +53,6 @@ class Peer:
 
     def event(self, event: str, job: int | None = None, timeout: float = WAIT_MOST, **fields: Any) -> dict[str, Any]:
         """The first event of that name and job, with those fields, that nobody has taken yet."""
-        deadline = time.monotonic() + timeout
 
         def fits(line: dict[str, Any]) -> bool:
             return (
@@ -62,15 +61,26 @@ class Peer:
                 and all(line.get(field) == value for field, value in fields.items())
             )
 
+        return self._take(fits, f"{event} of job {job} {fields}", timeout)
+
+    def _take(self, fits: Callable[[dict[str, Any]], bool], what: str, timeout: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
         with self._changed:
             while True:
                 for index, line in enumerate(self._events):
                     if fits(line):
                         return self._events.pop(index)
                 left = deadline - time.monotonic()
-                assert left > 0, f"no {event} of job {job} {fields} within {timeout:g} s: {self._events}"
-                assert not self.ended, f"the peer ended before it said {event}"
+                assert left > 0, f"no {what} within {timeout:g} s: {self._events}"
+                assert not self.ended, f"the peer ended before its {what}"
                 self._changed.wait(left)
+
+    def outcome(self, job: int, timeout: float = WAIT_MOST) -> dict[str, Any]:
+        """The job as its next outcome left it."""
+        row: dict[str, Any] = self._take(
+            lambda line: line["event"].startswith("job_") and line["job"]["id"] == job, f"outcome of job {job}", timeout
+        )["job"]
+        return row
 
     def all_events(self, event: str) -> list[dict[str, Any]]:
         """Those that came until now and nobody took."""

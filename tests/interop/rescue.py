@@ -103,3 +103,17 @@ def test_our_late_outcome_does_not_touch_the_run_that_came_after(make: Make, con
     assert go.job_get(id=job_id) == second
     go.release(id=job_id)
     assert go.event("job_completed", job_id)["job"]["attempt"] == 2
+
+
+def test_our_killed_client_is_missed_by_ours_whoever_leads(make: Make, conn: psycopg.Connection, until: Any) -> None:
+    """River's leader would look for it after an hour."""
+    killed = make("ours apart", queues={"default": 1}, follows=True)
+    leader = make("go", id="go", queues={"elsewhere": 1})
+    until("SELECT leader_id FROM river_leader", "go", 30)
+    job_id = killed.insert(kind="interop", args={"do": "block", "times": 1})["job"]["id"]
+    killed.event("working", job_id)
+    ours = make("ours", queues={"default": 1}, retry_ms=1)
+    killed.kill()
+    done = ours.event("job_completed", job_id)["job"]
+    assert (done["attempt"], len(done["errors"])) == (2, 1)
+    assert leader.job_get(id=job_id) == done

@@ -4,18 +4,21 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 )
 
-// stepParams is a resumable step: what it does at the job's first attempt, after which it always succeeds.
+// stepParams is a resumable step. What it does besides being told of, it does at one attempt.
 type stepParams struct {
-	Name   string          `json:"name"`
-	Cursor bool            `json:"cursor"` // a cursor step
-	Set    json.RawMessage `json:"set"`    // the cursor it sets at the first attempt
-	Tx     bool            `json:"tx"`     // in a transaction of its own
-	Fail   bool            `json:"fail"`   // the first attempt fails here
+	Name    string          `json:"name"`
+	Cursor  bool            `json:"cursor"` // a cursor step
+	Attempt int             `json:"attempt"`
+	Set     json.RawMessage `json:"set"`   // the cursor that it sets
+	Tx      bool            `json:"tx"`    // in a transaction of its own
+	Block   bool            `json:"block"` // wait, once that is done
+	Ends    string          `json:"ends"`  // fail, cancel, snooze or panic
 }
 
 func takeSteps(ctx context.Context, p *peer, job *river.Job[textArgs], steps []stepParams) error {
@@ -35,14 +38,24 @@ func takeSteps(ctx context.Context, p *peer, job *river.Job[textArgs], steps []s
 
 func (step stepParams) take(ctx context.Context, p *peer, job *river.Job[textArgs], cursor json.RawMessage) error {
 	say(map[string]any{"event": "step", "job": jobFields(job.JobRow), "step": step.Name, "cursor": cursor})
-	if job.Attempt > 1 {
+	if job.Attempt != step.Attempt {
 		return nil
 	}
 	if err := step.keep(ctx, p, job); err != nil {
 		return err
 	}
-	if step.Fail {
-		return errors.New("failed in step " + step.Name)
+	if step.Block {
+		<-p.releaseOf(job.ID)
+	}
+	switch text := "in step " + step.Name; step.Ends {
+	case "cancel":
+		return river.JobCancel(errors.New(text))
+	case "fail":
+		return errors.New(text)
+	case "panic":
+		panic(text)
+	case "snooze":
+		return river.JobSnooze(time.Hour)
 	}
 	return nil
 }
