@@ -65,7 +65,7 @@ class Executor(Protocol):
         """Several statements in one file (`migration/...`), without parameters or rows."""
     def run_alone(self, name: str, identifier: str) -> None:
         """`sql/<name>.sql`, with `@identifier@` in it quoted: a command that must be in no transaction, for an executor
-        of `Driver.autocommit`."""
+        of `Driver.autocommit` or `Driver.session`."""
     def cancel(self) -> None:
         """Ask the server to cancel what runs now, if anything does. From any thread, while the executor is in use."""
     def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
@@ -126,8 +126,8 @@ class Driver(Protocol):
     def autocommit(self, answer_timeout: float | None = None) -> AbstractContextManager[Executor]:
         """A pooled connection, each statement its own transaction."""
     def session(self, role: str, answer_timeout: float | None = None) -> AbstractContextManager[Executor]:
-        """A connection of its own, for what a session keeps: its locks. Each statement its own transaction; closed at
-        the end. Not where sessions are shared."""
+        """A connection of its own, for what a session keeps (its locks; nothing where sessions are shared), or for what
+        takes long. Each statement its own transaction; closed at the end."""
     def on(self, conn: Any) -> Executor:
         """An executor inside the caller's transaction; `ConfigError` for a connection that cannot take it."""
     def on_async(self, conn: Any) -> AsyncExecutor: ...

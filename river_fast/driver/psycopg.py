@@ -199,8 +199,8 @@ class PsycopgDriver:
     @contextlib.contextmanager
     def session(self, role: str, answer_timeout: float | None = None) -> Iterator[PsycopgExecutor]:
         self.open()
-        with own_connection(self.conninfo(role), answer_timeout) as conn:
-            yield PsycopgExecutor(conn, self._schema)
+        with own_connection(self.conninfo(role), answer_timeout, shared=bool(self._begin)) as conn:
+            yield self._executor(conn, alone=True)
 
     def _executor(self, conn: psycopg.Connection[Any], *, alone: bool = False) -> PsycopgExecutor:
         """`alone`: each statement is a transaction of its own."""

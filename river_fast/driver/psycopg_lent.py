@@ -109,13 +109,13 @@ class Lent:
 
 
 @contextlib.contextmanager
-def own_connection(conninfo: str, answer_timeout: float | None) -> Iterator[PooledConnection]:
-    """One that no pool has, closed at the end; each statement its own transaction."""
+def own_connection(conninfo: str, answer_timeout: float | None, *, shared: bool) -> Iterator[PooledConnection]:
+    """One that no pool has, closed at the end; each statement its own transaction. `shared`: by a pooler."""
     with translated():
         conn = PooledConnection.connect(conninfo)
     try:
         with translated(conn):
-            configure(conn)
+            (configure_shared if shared else configure)(conn)
             conn.answer_timeout = answer_timeout
             yield conn
     finally:

@@ -141,6 +141,7 @@ class MaintenanceService(Service):
     @contextlib.contextmanager
     def _transaction(self, timeout: float | None = None) -> Iterator[Executor]:
         """One transaction that a stop cancels. `timeout`: seconds a statement may take (None: 30), or `NEVER`."""
+        self._raise_if_stopping()  # before a driver that is closed by now is asked for a connection
         limit = QUERY_TIMEOUT if timeout is None else timeout
         answer = None if limit == NEVER else limit + ANSWER_MARGIN
         with self._driver.transaction(answer_timeout=answer) as executor, self._interruptible(executor):
@@ -152,14 +153,17 @@ class MaintenanceService(Service):
     def _interruptible(self, executor: Executor) -> Iterator[None]:
         """A stop meanwhile cancels what the executor runs."""
         with self._at_work:
-            if self._stopping.is_set():
-                raise DatabaseError("the service is stopping", QUERY_CANCELED)
+            self._raise_if_stopping()
             self._executor = executor
         try:
             yield
         finally:
             with self._at_work:
                 self._executor = None
+
+    def _raise_if_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise DatabaseError("the service is stopping", QUERY_CANCELED)
 
     def interrupt(self) -> None:
         """Cancel the statement that runs now, if one does; for a stop that takes too long. Any thread."""

@@ -103,33 +103,35 @@ class Reindexer(MaintenanceService):
         return not self._stopping.is_set()
 
     def _work_batch(self, limit: int) -> int:
-        """All of them; one that fails keeps none of the others."""
-        return sum(self._handle(name) for name in self._names if self._may_work())
+        """All of them, on a connection that nobody else waits for; one that fails keeps none of the others."""
+        with self._driver.session("reindexer") as executor:
+            if not self._driver.open().shared_sessions:
+                executor.run(Statement("session_limits_lift"))
+            return sum(self._handle(executor, name) for name in self._names if self._may_work())
 
-    def _handle(self, name: str) -> bool:
+    def _handle(self, executor: Executor, name: str) -> bool:
         """Whether the index was rebuilt."""
-        with self._driver.autocommit() as executor:
+        there = self._indexes(executor)
+        if name in self._unfinished:
+            self._clear_away(executor, name, there)
             there = self._indexes(executor)
-            if name in self._unfinished:
-                self._clear_away(executor, name, there)
-                there = self._indexes(executor)
-            artifacts = artifacts_of(name, there)
-            if name not in there:
-                self._logger.debug("there is no index %s to rebuild", name)
-            elif artifacts:
-                self._logger.warning(
-                    "index %s is not rebuilt, %s is left of an earlier build: unless that still goes on, drop it with"
-                    " DROP INDEX CONCURRENTLY",
-                    name, ", ".join(sorted(artifacts)),
-                )
-            else:
-                return self._rebuild(executor, name)
+        artifacts = artifacts_of(name, there)
+        if name not in there:
+            self._logger.debug("there is no index %s to rebuild", name)
+        elif artifacts:
+            self._logger.warning(
+                "index %s is not rebuilt, %s is left of an earlier build: unless that still goes on, drop it with"
+                " DROP INDEX CONCURRENTLY",
+                name, ", ".join(sorted(artifacts)),
+            )
+        else:
+            return self._rebuild(executor, name)
         self.skipped.signal(name)
         return False
 
     def _rebuild(self, executor: Executor, name: str) -> bool:
         try:
-            with self._unlimited(executor), self._interruptible(executor), _within(executor, self._timeout):
+            with self._interruptible(executor), _within(executor, self._timeout):
                 executor.run_alone("index_reindex", name)
         except DatabaseError as error:
             if not self._stopping.is_set():
@@ -147,7 +149,7 @@ class Reindexer(MaintenanceService):
         try:
             for artifact in sorted(artifacts_of(name, there)):
                 if not there[artifact]:  # a valid one serves somebody
-                    with self._unlimited(executor), _within(executor, DROP_TIMEOUT):
+                    with _within(executor, DROP_TIMEOUT):
                         executor.run_alone("index_drop", artifact)
             self._unfinished.discard(name)
         except DatabaseError as error:
@@ -156,24 +158,6 @@ class Reindexer(MaintenanceService):
     def _indexes(self, executor: Executor) -> dict[str, bool]:
         """By name, whether they are valid."""
         return executor.run(Statement("index_get_all", {}, _validity))
-
-    @contextlib.contextmanager
-    def _unlimited(self, executor: Executor) -> Iterator[None]:
-        """The session without its usual limits; one that a pooler shares keeps what it has."""
-        if self._driver.open().shared_sessions:
-            yield
-            return
-        statement_timeout, check_interval = executor.run(Statement("session_limits_lift", {}, _settings))
-        params = {"statement_timeout": statement_timeout, "check_interval": check_interval}
-        try:
-            yield
-        finally:
-            with contextlib.suppress(DatabaseError):  # a cancel that came late; and a connection that is lost has none
-                executor.run(Statement("session_limits_restore", params))
-                params = {}
-            if params:
-                with contextlib.suppress(DatabaseError):
-                    executor.run(Statement("session_limits_restore", params))
 
 
 @contextlib.contextmanager
@@ -214,8 +198,3 @@ def artifacts_of(name: str, names: Mapping[str, object]) -> set[str]:
 
 def _validity(rows: list[RawRow], count: int) -> dict[str, bool]:
     return {(name or b"").decode(): valid == b"\x01" for name, valid in rows}
-
-
-def _settings(rows: list[RawRow], count: int) -> tuple[str, str | None]:
-    statement_timeout, check_interval, *_ = rows[0]
-    return (statement_timeout or b"0").decode(), None if check_interval is None else check_interval.decode()
