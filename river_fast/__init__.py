@@ -9,6 +9,7 @@ from river_fast.attempt_error import AttemptError
 from river_fast.client import Client, client_from_context
 from river_fast.config import NEVER, Config, QueueConfig
 from river_fast.cron_schedule import cron
+from river_fast.durable_periodic_job import DurablePeriodicJob
 from river_fast.error_handler import ErrorHandler, ErrorHandlerResult
 from river_fast.errors import (
     ClientStoppedError,
@@ -77,6 +78,7 @@ __all__ = [
     "DatabaseError",
     "DecodeError",
     "DefaultRetryPolicy",
+    "DurablePeriodicJob",
     "EncodeError",
     "ErrorHandler",
     "ErrorHandlerResult",

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from river_fast.async_client_admin import AsyncClientAdmin
+from river_fast.async_client_durable_periodic_jobs import AsyncClientDurablePeriodicJobs
 from river_fast.client import WAIT_POLL_FIRST, WAIT_POLL_LAST, Client
 from river_fast.client_notify import AsyncClientNotify
 from river_fast.client_periodic_jobs import ClientPeriodicJobs
@@ -58,6 +59,11 @@ class AsyncClient(AsyncClientAdmin):
     def periodic_jobs(self) -> ClientPeriodicJobs:
         """As `Client.periodic_jobs`; nothing of it waits."""
         return self._client.periodic_jobs
+
+    @property
+    def durable_periodic_jobs(self) -> AsyncClientDurablePeriodicJobs:
+        """As `Client.durable_periodic_jobs`, awaited."""
+        return AsyncClientDurablePeriodicJobs(self._client)
 
     @property
     def queues(self) -> AsyncClientQueues:

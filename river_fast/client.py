@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from river_fast.client_admin import ClientAdmin
+from river_fast.client_durable_periodic_jobs import ClientDurablePeriodicJobs
 from river_fast.client_life import ClientLife, current_client
 from river_fast.client_notify import ClientNotify
 from river_fast.client_periodic_jobs import ClientPeriodicJobs, periodic_jobs_of
@@ -84,6 +85,7 @@ class Client(ClientLife, ClientVerbs, ClientAdmin):
         self._set_up_life(context)
         self.queues = ClientQueues(self)
         self._periodic_jobs = PeriodicJobBundle(config.periodic_jobs)
+        self.durable_periodic_jobs = ClientDurablePeriodicJobs(self)
         self.notify = ClientNotify(self)
 
     @property

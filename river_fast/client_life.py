@@ -23,8 +23,10 @@ from river_fast.client_services import ClientServices
 from river_fast.config import Config, Duration, QueueConfig, id_that_tells, seconds
 from river_fast.driver import Capabilities, Driver
 from river_fast.errors import ClientStoppedError, ConfigError, ForkedClientError
+from river_fast.inserter import Inserter
 from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.migrate import require_migrated
+from river_fast.periodic_job_bundle import PeriodicJobBundle
 from river_fast.shutdown import Shutdown
 from river_fast.stop_report import StopReport
 from river_fast.subscription_manager import SubscriptionManager
@@ -49,6 +51,8 @@ class ClientLife:
     _logger: logging.Logger
     _id: str
     _subscriptions: SubscriptionManager
+    _inserter: Inserter
+    _periodic_jobs: PeriodicJobBundle
 
     def _set_up_life(self, context: contextvars.Context) -> None:
         """`context`: what jobs run in."""
@@ -146,6 +150,8 @@ class ClientLife:
             self._logger,
             loop=loop,
             intervals=self._intervals,
+            periodic_jobs=self._periodic_jobs,
+            insert=self._inserter.insert_internal,
         )
         limit = None if (soft := self._config.soft_stop_timeout) is None else seconds("soft_stop_timeout", soft)
         shutdown = Shutdown(services, limit, self._logger.getChild("shutdown"))

@@ -33,10 +33,13 @@ from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.maintenance.job_cleaner import JobCleaner
 from river_fast.maintenance.job_rescuer import JobRescuer
 from river_fast.maintenance.job_scheduler import JobScheduler
+from river_fast.maintenance.periodic_insert import Insert
+from river_fast.maintenance.periodic_job_enqueuer import PeriodicJobEnqueuer
 from river_fast.maintenance.queue_cleaner import QueueCleaner
 from river_fast.maintenance.queue_maintainer import QueueMaintainer
 from river_fast.maintenance.reindexer import Reindexer
 from river_fast.notifier import Notifier
+from river_fast.periodic_job_bundle import PeriodicJobBundle
 from river_fast.producer import Producer
 from river_fast.queue_keeper import QueueKeeper
 from river_fast.registration import Registration
@@ -63,11 +66,15 @@ class ClientServices:
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         intervals: MaintenanceIntervals | None = None,
+        periodic_jobs: PeriodicJobBundle,
+        insert: Insert,
     ) -> None:
         assert config.workers is not None
         self._driver = driver
         self._config = config
         self._intervals = intervals or MaintenanceIntervals()
+        self._periodic_jobs = periodic_jobs
+        self._insert = insert
         self._logger = logger
         self._subscriptions = subscriptions
         self._poll_only = config.poll_only or not capabilities.listen
@@ -133,7 +140,7 @@ class ClientServices:
         elector = Elector(
             self._driver, client_id, self.notifier, interval=self._intervals.elector, logger=child("elector")
         )
-        services = self._make_maintenance(capabilities)
+        services = [*self._make_maintenance(capabilities), self._make_enqueuer(elector)]
         stagger = not self._config.test_only
         return QueueMaintainer(elector, services, stagger=stagger, logger=child("queue_maintainer")), elector
 
@@ -152,6 +159,17 @@ class ClientServices:
             Reindexer(driver, config, interval=intervals.reindexer, logger=child("reindexer")),
             QueueCleaner(driver, interval=intervals.queue_cleaner, logger=child("queue_cleaner")),
         ]
+
+    def _make_enqueuer(self, elector: Elector) -> PeriodicJobEnqueuer:
+        installed = self._config.extensions()
+        return PeriodicJobEnqueuer(
+            self._driver,
+            self._periodic_jobs,
+            self._insert,
+            lambda: elector.term,
+            start_hooks=installed.start_periodic_jobs if installed.periodic_jobs_start else None,
+            logger=self._logger.getChild("periodic_job_enqueuer"),
+        )
 
     def start(self, queues: Mapping[str, QueueConfig]) -> None:
         """Raises what the first service that could not start raised; then `undo_start`."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from river_fast.plugin import Extensions
 
 T = TypeVar("T")
+Within = Callable[[Executor], AbstractContextManager[None]]
 LOOP_LOOK = 1.0  # how often a thread that waits for the event loop looks whether it still turns
 
 
@@ -114,9 +115,17 @@ class InsertChain:
         self._current = current
         self.loop: asyncio.AbstractEventLoop | None = None  # of an `AsyncClient` that was started
 
-    # On a connection of the pool. `then`: statements of the same transaction, after the insert.
+    # On a connection of the pool. `then`: statements of the same transaction, after the insert. `within`: what is
+    # entered with its executor while it lasts.
 
-    def insert(self, batch: InsertBatch, *, fast: bool = False, then: Sequence[Statement[Any]] = ()) -> Inserted:
+    def insert(
+        self,
+        batch: InsertBatch,
+        *,
+        fast: bool = False,
+        then: Sequence[Statement[Any]] = (),
+        within: Within | None = None,
+    ) -> Inserted:
         roles = self._roles(batch)
         if roles.awaited is not None:
             return self._through_loop(roles.awaited, partial(self.insert_async, batch, fast=fast, then=then))
@@ -130,6 +139,8 @@ class InsertChain:
                 def executor() -> Executor:
                     if not executors:
                         executors.append(stack.enter_context(self._driver.transaction(self._answer_timeout)))
+                        if within is not None:
+                            stack.enter_context(within(executors[0]))
                     return executors[0]
 
                 with self._current():

@@ -15,7 +15,7 @@ from river_fast.encoding import HARD_MAX_BYTES
 from river_fast.errors import ConfigError, UnknownJobKindError, ValidationError
 from river_fast.insert_opts import InsertManyParams, InsertOpts
 from river_fast.job import JobState
-from river_fast.job_args import ArgsInfo, RawArgs, args_info
+from river_fast.job_args import ArgsInfo, RawArgs, args_info, is_known_raw
 from river_fast.resolved_opts import ResolvedOpts
 from river_fast.unique import unique_key
 
@@ -181,7 +181,7 @@ class InsertBuilder:
         internal: bool,
     ) -> None:
         info = _info_of(args)
-        if known is not None and info.kind not in known:
+        if known is not None and info.kind not in known and not (internal and is_known_raw(args)):
             raise UnknownJobKindError(info.kind)
         raw = info.codec.encode(args, self.limit)
         resolved = self._resolved(info, args, opts, cache, internal)

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from river_fast.config import DEFAULT_FETCH_COOLDOWN, Config, Duration
 from river_fast.driver import Capabilities, Driver, Statement
 from river_fast.errors import DatabaseError, UniqueConflictError
-from river_fast.insert_chain import InsertChain
+from river_fast.insert_chain import InsertChain, Within
 from river_fast.insert_combiner import AsyncInsertCombiner, InsertCombiner
 from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult
 from river_fast.insert_params import InsertBatch, InsertBuilder
@@ -116,15 +116,16 @@ class Inserter:
 
     def checked(self, args: Any, opts: InsertOpts | None = None) -> InsertBatch:
         """What `insert` would send, its options resolved; nothing is sent."""
-        return self._builder.one(args, opts, internal=True)
+        return self._builder.one(args, opts)
 
     def insert_internal(
-        self, params: Iterable[InsertManyParams], then: Sequence[Statement[Any]] = ()
+        self, params: Iterable[InsertManyParams], then: Sequence[Statement[Any]] = (), within: Within | None = None
     ) -> list[JobInsertResult]:
         """`insert_many` for jobs that River itself makes: metadata may have River's own keys, and a job that was due is
-        `available`. `then`: statements of the same transaction; what they raise undoes the insert."""
+        `available`. `then`: statements of the same transaction; what they raise undoes the insert. `within`: entered
+        with the transaction's executor while it lasts, so that somebody else may cancel it."""
         self._opened(self._driver.open())
-        return self._chain.insert(self._builder.many(params, internal=True), then=then).results
+        return self._chain.insert(self._builder.many(params, internal=True), then=then, within=within).results
 
     async def insert_internal_async(
         self, params: Iterable[InsertManyParams], then: Sequence[Statement[Any]] = ()

@@ -105,14 +105,22 @@ class RawArgs:
     Raises `ValidationError` for a kind that breaks River's rule; args are checked by the insert.
     """
 
-    __slots__ = ("args", "kind")
+    __slots__ = ("_info", "args", "kind")
 
     def __init__(self, kind: str, args: Mapping[str, Any] | bytes | str) -> None:
+        self._info: ArgsInfo | None = None
         try:
             self.kind = check_kind(kind)
         except ConfigError as error:
             raise ValidationError("kind", str(error)) from None
         self.args = args
+
+    @classmethod
+    def known(cls, info: ArgsInfo, args: bytes) -> RawArgs:
+        """JSON text of a type that is not in this process, but whose unique members are known."""
+        made = cls(info.kind, args)
+        made._info = info
+        return made
 
     def __repr__(self) -> str:
         return f"RawArgs({self.kind!r}, ...)"
@@ -155,10 +163,15 @@ class ArgsInfo:
         raise RuntimeError(f"job {job.id} is not running in this process")
 
 
+def is_known_raw(args: Any) -> bool:
+    """Whether these are `RawArgs.known`: whoever made them has checked the kind."""
+    return isinstance(args, RawArgs) and args._info is not None
+
+
 def args_info(args: Any) -> ArgsInfo:
     """What is known of an args type, or of the type of an args value. `ConfigError` for what is no args type."""
     if isinstance(args, RawArgs):
-        return _raw_info(args)
+        return args._info or _raw_info(args)
     cls = args if isinstance(args, type) else type(args)
     info = cls.__dict__.get(_INFO)
     if info is None:

@@ -23,14 +23,15 @@ FUNCTION_LINES_MOST = 70
 FLOORS = (
     "attempt_error control cron_schedule error_handler errors event event_loop insert_opts job job_row job_set_state"
     " job_stuck_handler notify_limiter periodic_job pg_binary queue retry_policy stop_report version",
-    "args_codec canonical_json config encoding insert_combiner insert_params job_args job_filters job_insert_params"
-    " job_list_cursor periodic_job_bundle plugin resolved_opts startstop testsignal unique worker",
+    "args_codec canonical_json config durable_periodic_job encoding insert_combiner insert_params job_args job_filters"
+    " job_insert_params job_list_cursor periodic_job_bundle plugin resolved_opts startstop testsignal unique worker",
     "driver job_executor job_run work_chain",
     "insert_chain insert_plan insert_roles insert_statements"
-    " async_runner cancel_checker completer deadline_watch elector inserter job_admin job_list leader_admin liveness"
-    " maintenance migrate notifier producer queue_admin queue_keeper registration shutdown statement_runner stranded"
-    " subscription_manager",
-    "async_client async_client_admin client client_admin client_life client_notify client_periodic_jobs client_queues"
+    " async_runner cancel_checker completer deadline_watch durable_periodic_admin elector inserter job_admin"
+    " job_list leader_admin liveness maintenance migrate notifier producer"
+    " queue_admin queue_keeper registration shutdown statement_runner stranded subscription_manager",
+    "async_client async_client_admin async_client_durable_periodic_jobs client client_admin"
+    " client_durable_periodic_jobs client_life client_notify client_periodic_jobs client_queues"
     " client_services client_verbs",
     "cli contrib embedded embedded_identity embedded_programs testing ui __main__",
 )

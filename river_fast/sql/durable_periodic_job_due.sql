@@ -1,0 +1,7 @@
+SELECT
+    id, schedule, zone, kind, args, metadata, opts, catch_up, next_run_at, last_run_at, last_error, paused_at, resumed_at,
+    created_at, updated_at
+FROM @schema@river_fast_periodic_job
+WHERE paused_at IS NULL AND next_run_at <= %(now)s AND id <> ALL (%(except_ids)s::text[])
+ORDER BY next_run_at, id
+LIMIT %(limit)s
