@@ -51,8 +51,8 @@ def test_without_its_guards_the_statement_discards_a_job_as_its_own_duplicate(
     """The regression test above can fail: it does so as soon as both guards are taken out of the SQL."""
     whole = driver_module.sql_text
 
-    def unguarded(name: str, schema: str) -> str:
-        text = whole(name, schema)
+    def unguarded(name: str, *rest: Any) -> str:
+        text = whole(name, *rest)
         if name == "job_schedule":
             for guard in ("OR holds_key OR (", "AND other.id <> due.id"):
                 assert text.count(guard) == 1
