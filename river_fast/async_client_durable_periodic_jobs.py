@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from river_fast.client_durable_periodic_jobs import durable_of
+from river_fast.client_durable_periodic_jobs import Jobs, durable_of
 from river_fast.durable_periodic_admin import UNSET
 from river_fast.durable_periodic_job import DurablePeriodicJob
 from river_fast.insert_opts import InsertOpts, JobInsertResult
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from river_fast.driver import Statement
 
 T = TypeVar("T")
-Jobs = list[DurablePeriodicJob]  # in the class below, `list` is a method
 
 
 class AsyncClientDurablePeriodicJobs:

@@ -6,8 +6,9 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from river_fast.durable_periodic_admin import UNSET, DurablePeriodicAdmin
 from river_fast.durable_periodic_job import DurablePeriodicJob
@@ -16,10 +17,13 @@ from river_fast.inserter import Inserter
 from river_fast.statement_runner import StatementRunner
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection, Connection
+
     from river_fast.client import Client
     from river_fast.driver import Driver, Statement
 
 T = TypeVar("T")
+Jobs = list[DurablePeriodicJob]  # in the class below, `list` is a method
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,30 @@ class ClientDurablePeriodicJobs:
         """
         return self._run(self._of.admin.define(id, schedule, args, opts, zone, catch_up))
 
+    @overload
+    def define_tx(
+        self,
+        conn: Connection[Any],
+        id: str,
+        schedule: Any,
+        args: Any,
+        opts: InsertOpts | None = None,
+        *,
+        zone: str | None = None,
+        catch_up: int = 1,
+    ) -> DurablePeriodicJob: ...
+    @overload
+    def define_tx(
+        self,
+        conn: AsyncConnection[Any],
+        id: str,
+        schedule: Any,
+        args: Any,
+        opts: InsertOpts | None = None,
+        *,
+        zone: str | None = None,
+        catch_up: int = 1,
+    ) -> Awaitable[DurablePeriodicJob]: ...
     def define_tx(
         self,
         conn: Any,
@@ -94,6 +122,30 @@ class ClientDurablePeriodicJobs:
         much is made up for. `NotFoundError`, and what `define` raises."""
         return self._run(self._of.admin.change(id, schedule, args, opts, zone, catch_up))
 
+    @overload
+    def change_tx(
+        self,
+        conn: Connection[Any],
+        id: str,
+        *,
+        schedule: Any = UNSET,
+        zone: str | None = UNSET,
+        args: Any = UNSET,
+        opts: InsertOpts | None = None,
+        catch_up: int | None = None,
+    ) -> DurablePeriodicJob: ...
+    @overload
+    def change_tx(
+        self,
+        conn: AsyncConnection[Any],
+        id: str,
+        *,
+        schedule: Any = UNSET,
+        zone: str | None = UNSET,
+        args: Any = UNSET,
+        opts: InsertOpts | None = None,
+        catch_up: int | None = None,
+    ) -> Awaitable[DurablePeriodicJob]: ...
     def change_tx(
         self,
         conn: Any,
@@ -112,14 +164,22 @@ class ClientDurablePeriodicJobs:
         """As stored now; `NotFoundError`."""
         return self._run(self._of.admin.named("get", id))
 
+    @overload
+    def get_tx(self, conn: Connection[Any], id: str) -> DurablePeriodicJob: ...
+    @overload
+    def get_tx(self, conn: AsyncConnection[Any], id: str) -> Awaitable[DurablePeriodicJob]: ...
     def get_tx(self, conn: Any, id: str) -> Any:
         """`get` in the caller's transaction."""
         return self._run_tx(conn, self._of.admin.named("get", id))
 
-    def list(self, limit: int = 100, after: str = "") -> list[DurablePeriodicJob]:
+    def list(self, limit: int = 100, after: str = "") -> Jobs:
         """The first `limit` (1 to 10,000) by id, behind the id `after`."""
         return self._run(self._of.admin.some(limit, after))
 
+    @overload
+    def list_tx(self, conn: Connection[Any], limit: int = 100, after: str = "") -> Jobs: ...
+    @overload
+    def list_tx(self, conn: AsyncConnection[Any], limit: int = 100, after: str = "") -> Awaitable[Jobs]: ...
     def list_tx(self, conn: Any, limit: int = 100, after: str = "") -> Any:
         """`list` in the caller's transaction."""
         return self._run_tx(conn, self._of.admin.some(limit, after))
@@ -128,6 +188,10 @@ class ClientDurablePeriodicJobs:
         """It runs no more until it is resumed; what runs, runs on. Twice is fine; `NotFoundError`."""
         return self._run(self._of.admin.named("pause", id))
 
+    @overload
+    def pause_tx(self, conn: Connection[Any], id: str) -> DurablePeriodicJob: ...
+    @overload
+    def pause_tx(self, conn: AsyncConnection[Any], id: str) -> Awaitable[DurablePeriodicJob]: ...
     def pause_tx(self, conn: Any, id: str) -> Any:
         """`pause` in the caller's transaction."""
         return self._run_tx(conn, self._of.admin.named("pause", id))
@@ -136,6 +200,10 @@ class ClientDurablePeriodicJobs:
         """It runs again from now on: what was due while it was paused is not made up for. `NotFoundError`."""
         return self._run(self._of.admin.named("resume", id))
 
+    @overload
+    def resume_tx(self, conn: Connection[Any], id: str) -> DurablePeriodicJob: ...
+    @overload
+    def resume_tx(self, conn: AsyncConnection[Any], id: str) -> Awaitable[DurablePeriodicJob]: ...
     def resume_tx(self, conn: Any, id: str) -> Any:
         """`resume` in the caller's transaction."""
         return self._run_tx(conn, self._of.admin.named("resume", id))
@@ -144,6 +212,10 @@ class ClientDurablePeriodicJobs:
         """It is no more, and comes back as it was; jobs it inserted stay. `NotFoundError`."""
         return self._run(self._of.admin.named("delete", id))
 
+    @overload
+    def delete_tx(self, conn: Connection[Any], id: str) -> DurablePeriodicJob: ...
+    @overload
+    def delete_tx(self, conn: AsyncConnection[Any], id: str) -> Awaitable[DurablePeriodicJob]: ...
     def delete_tx(self, conn: Any, id: str) -> Any:
         """`delete` in the caller's transaction."""
         return self._run_tx(conn, self._of.admin.named("delete", id))
@@ -154,6 +226,10 @@ class ClientDurablePeriodicJobs:
         at = of.admin.now()
         return of.inserter.insert_internal([job.run(at)], [of.admin.ran(id, at)])[0]
 
+    @overload
+    def run_now_tx(self, conn: Connection[Any], id: str) -> JobInsertResult: ...
+    @overload
+    def run_now_tx(self, conn: AsyncConnection[Any], id: str) -> Awaitable[JobInsertResult]: ...
     def run_now_tx(self, conn: Any, id: str) -> Any:
         """`run_now` in the caller's transaction."""
         if self._of.driver.is_async(conn):

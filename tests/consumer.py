@@ -51,7 +51,14 @@ class Slow(river.Worker[ResizeArgs]):
         return datetime.now(UTC) + timedelta(seconds=1)
 
 
+periodic_jobs = [
+    river.PeriodicJob(river.PeriodicInterval(timedelta(hours=1)), lambda: EmailArgs(""), id="an-id", run_on_start=True),
+    river.PeriodicJob(river.cron("0 9 * * *"), lambda: (EmailArgs("a"), river.InsertOpts(queue="low"))),
+    river.PeriodicJob(river.ScheduleFunc(lambda now: now + timedelta(days=1)), lambda: None),
+]
+
 config = river.Config(
+    periodic_jobs=periodic_jobs,
     queues={"default": river.QueueConfig(max_workers=100, prefetch=0)},
     workers=workers,
     job_timeout=river.NEVER,
@@ -80,6 +87,13 @@ def sync_program(url: str, conn: psycopg.Connection[Any]) -> None:
         with conn.transaction():
             assert_type(client.job_list_tx(conn, ids=[1]), river.JobListResult)
             assert_type(client.queue_update_tx(conn, "default", {"a": 1}), river.Queue)
+        handle = client.periodic_jobs.add(periodic_jobs[0])
+        assert_type(client.periodic_jobs.remove(handle), bool)
+        durable = client.durable_periodic_jobs
+        assert_type(durable.define("daily", "0 9 * * *", EmailArgs("a"), zone="Asia/Tokyo"), river.DurablePeriodicJob)
+        with conn.transaction():
+            assert_type(durable.change_tx(conn, "daily", catch_up=3), river.DurablePeriodicJob)
+            assert_type(durable.run_now_tx(conn, "daily"), river.JobInsertResult)
         client.notify.request_resign()
         report = client.stop(timeout=5)
         assert_type(report, river.StopReport)
@@ -94,4 +108,6 @@ async def async_program(conn: psycopg.AsyncConnection[Any]) -> None:
         await client.wait(result.job, timeout=10)
         assert_type((await client.job_list(tags_any=["a"])).jobs, list[river.Job[Any]])
         assert_type(await client.job_cancel_tx(conn, 1), river.Job[Any])
+        assert_type(await client.durable_periodic_jobs.list(), list[river.DurablePeriodicJob])
+        assert_type(await client.durable_periodic_jobs.pause_tx(conn, "daily"), river.DurablePeriodicJob)
         await client.notify.request_resign()

@@ -57,7 +57,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     # late: what they import must not fail, nor take its time, before there is a frame to tell of it
-    from river_fast.cli import bench, completion, demo, job, migrate, queue, validate, version, work
+    from river_fast.cli import bench, completion, demo, job, migrate, periodic, queue, validate, version, work
 
     parser = argparse.ArgumentParser(
         prog="river-fast",
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"river-fast {__version__}")
     add_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="command")
-    for command in (demo, work, bench, job, queue, migrate, validate, version):
+    for command in (demo, work, bench, job, queue, periodic, migrate, validate, version):
         command.add_parser(commands)
     completion.add_parser(commands, parser)
     for each in _below(commands):
