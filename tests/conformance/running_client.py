@@ -1,0 +1,64 @@
+"""A client that the suite has started, with what it watches and holds.
+
+The request loop's thread. Made by `start`, used up by `stop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import river_fast as river
+from tests.conformance.barriers import Barriers
+from tests.conformance.built_in_job import KIND, BuiltInJob
+from tests.conformance.claim_barrier import ClaimBarrier
+from tests.conformance.runtime_stats import RuntimeStats
+from tests.conformance.start_options import config_of, extensions_of, intervals_of
+
+STOP_TIMEOUT = 9.0  # seconds of the ten that a stop may take
+STOP_HARD_TIMEOUT = 6.0  # seconds after which what ignores its cancellation is abandoned
+
+
+class RunningClient:
+    """`connect` gives connections for the jobs' own transactions, `cancel_requested` reads a row."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        options: Mapping[str, Any],
+        *,
+        barriers: Barriers,
+        connect: Callable[[], AbstractContextManager[Any]],
+        cancel_requested: Callable[[int], bool],
+        pool_size: int,
+        args_most: int,
+        generation: str = "A",
+    ) -> None:
+        self.stats = RuntimeStats()
+        self._claim_barrier: ClaimBarrier | None = None
+        if "claim_barrier" in options:
+            barrier = barriers.get(options["claim_barrier"])
+            assert barrier is not None, "checked by start"
+            self._claim_barrier = ClaimBarrier(barrier, cancel_requested)
+        job = BuiltInJob(barriers, self.stats, connect, self._claim_barrier, interruptible_sleep=generation == "B")
+        workers = job.workers(tuple(options.get("worker_kinds") or (KIND,)))
+        config = config_of(options, workers, extensions_of(options, self.stats, count_starts=generation == "B"))
+        self.client = river.Client(conninfo, replace(config, pool_size=pool_size, max_args_bytes=args_most))
+        self.client._intervals = intervals_of(options)
+        self.schema = config.schema
+
+    def start(self) -> None:
+        """Raises what the client's start raised; then nothing is left running."""
+        self.stats.watch(self.client)
+        self.client.start()
+
+    def stop(self, *, hard: bool) -> None:
+        """Within ten seconds, whatever the jobs do."""
+        if self._claim_barrier is not None:
+            self._claim_barrier.stop()
+        if hard:
+            self.client.stop_and_cancel(STOP_HARD_TIMEOUT)
+        else:
+            self.client.stop(STOP_TIMEOUT)
