@@ -25,7 +25,7 @@ from river_fast.driver import (
     Statement,
 )
 from river_fast.driver.psycopg_cancel import cancel_by_old_libpq, cancel_within
-from river_fast.driver.psycopg_prepared import Prepared, ask, is_binary
+from river_fast.driver.psycopg_prepared import STALE, Prepared, ask, is_binary
 from river_fast.driver.psycopg_session import sql_text
 from river_fast.errors import DatabaseError
 from river_fast.pg_binary import BinaryParam
@@ -219,7 +219,12 @@ class PsycopgExecutor:
                 return _parsed(statement, conn.wait(asking))
         with translated(self._conn), self._cursor() as cursor:
             text = sql_text(statement.name, self._schema, statement.forms)
-            cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
+            try:
+                cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
+            except psycopg.Error as error:
+                if not _went_stale(error, self._conn):
+                    raise
+                cursor.execute(text, statement.params, prepare=False, binary=True)
             return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
     def cancel(self) -> None:
@@ -266,7 +271,12 @@ class PsycopgAsyncExecutor:
                 return _parsed(statement, await conn.wait(asking))
             async with self._cursor() as cursor:
                 text = sql_text(statement.name, self._schema, statement.forms)
-                await cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
+                try:
+                    await cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
+                except psycopg.Error as error:
+                    if not _went_stale(error, conn):
+                        raise
+                    await cursor.execute(text, statement.params, prepare=False, binary=True)
                 return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
     async def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
@@ -281,6 +291,12 @@ class PsycopgAsyncExecutor:
         cursor = psycopg.AsyncCursor(self._conn, row_factory=psycopg.rows.tuple_row)
         cursor._adapters = _adapters()
         return cursor
+
+
+def _went_stale(error: psycopg.Error, conn: AnyConnection) -> bool:
+    """Whether a prepared plan was refused for a table that was made anew: nothing was done, and no transaction failed
+    with it. psycopg has forgotten the name by then."""
+    return error.sqlstate in STALE and conn.info.transaction_status == pq.TransactionStatus.IDLE
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from river_fast.canonical_json import sort_paths
+from river_fast.cron_schedule import cron
 from river_fast.retry_policy import FIRST_CAPPED_FAILURE, DefaultRetryPolicy
 from river_fast.unique import UniqueRule, states_mask, unique_key
 from tests.conformance.contract import INT64_MAX, timestamp
@@ -48,8 +49,6 @@ def retry_delay(session: Session, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def cron_next(session: Session, params: dict[str, Any]) -> dict[str, Any]:
-    from river_fast.cron import cron
-
     schedule = cron(params["expression"])
     at = timestamp(params["from"], "from")
     found: list[str] = []

@@ -60,7 +60,8 @@ def _terminate(session: Session, name: str, which: str) -> int:
             row[0]
             for row in conn.execute(f"SELECT pid {OWN} {which} AND pid <> pg_backend_pid()", {"name": name}).fetchall()
         ]
-        count = sum(row[0] for row in conn.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [pids]))
+        terminate = "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid"
+        count = sum(row[0] for row in conn.execute(terminate, [pids]))
         _wait_gone(conn, pids)
     return count
 

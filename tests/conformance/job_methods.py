@@ -120,7 +120,8 @@ def tx_update(session: Session, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def output_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {"output": params["output"]} if "output" in params else {}
+    """As JSON text, every digit as it came."""
+    return {"metadata": dump({"output": params["output"]})} if "output" in params else {}
 
 
 def delete_finalized(session: Session, params: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from tests.conformance.exact_json import dump
 from tests.conformance.running_client import RunningClient
 from tests.conformance.session import Session
 
+REMOVE_TIMEOUT = 9.0  # seconds for the queue's running jobs
+
 
 def _conn(session: Session, params: dict[str, Any]) -> psycopg.Connection[Any]:
     return session.transactions.get(params["handle"])
@@ -78,13 +80,13 @@ def queue_add(session: Session, params: dict[str, Any]) -> dict[str, Any]:
     try:
         running.client.queues.add(name, config)
     except river.QueueAlreadyAddedError:
-        running.client.queues.remove(name)
+        running.client.queues.remove(name, REMOVE_TIMEOUT)
         running.client.queues.add(name, config)
     return {}
 
 
 def queue_remove(session: Session, params: dict[str, Any]) -> dict[str, Any]:
-    _running(session).client.queues.remove(params["name"])
+    _running(session).client.queues.remove(params["name"], REMOVE_TIMEOUT)
     return {}
 
 

@@ -45,7 +45,8 @@ class RunningClient:
         job = BuiltInJob(barriers, self.stats, connect, self._claim_barrier, interruptible_sleep=generation == "B")
         workers = job.workers(tuple(options.get("worker_kinds") or (KIND,)))
         config = config_of(options, workers, extensions_of(options, self.stats, count_starts=generation == "B"))
-        self.client = river.Client(conninfo, replace(config, pool_size=pool_size, max_args_bytes=args_most))
+        config = replace(config, pool_size=pool_size, max_args_bytes=args_most)
+        self.client = river.Client(conninfo, config)
         self.client._intervals = intervals_of(options)
         self.schema = config.schema
 

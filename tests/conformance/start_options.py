@@ -59,6 +59,7 @@ def config_of(options: Mapping[str, Any], workers: river.Workers, extensions: Ma
         "rescue_unknown_kinds": "discard",
         "skip_unknown_job_check": True,
         "test_only": True,
+        "periodic_jobs": periodic_jobs(options),
         **timeouts(options),
         **extensions,
     }
@@ -71,8 +72,6 @@ def config_of(options: Mapping[str, Any], workers: river.Workers, extensions: Ma
         settings["reindexer_index_names"] = options["reindexer_index_names"]
     if options.get("fetch_only_known_kinds"):
         settings["fetch_only_known_kinds"] = True
-    if jobs := periodic_jobs(options):
-        settings["periodic_jobs"] = jobs
     return river.Config(**settings)
 
 
@@ -104,7 +103,8 @@ def periodic_jobs(options: Mapping[str, Any]) -> list[Any]:
 
 
 def _periodic(name: str, message: str, opts: river.InsertOpts) -> Any:
-    return river.PeriodicJob(HOURLY, lambda: (EchoArgs(message=message), opts), id=name, run_on_start=True)
+    every = river.PeriodicInterval(HOURLY)
+    return river.PeriodicJob(every, lambda: (EchoArgs(message=message), opts), id=name, run_on_start=True)
 
 
 def intervals_of(options: Mapping[str, Any]) -> MaintenanceIntervals:
@@ -136,7 +136,7 @@ def extensions_of(options: Mapping[str, Any], stats: RuntimeStats, *, count_star
         stats.count("stuck_jobs")
         return river.JobStuckHandlerResult(add_worker_slot=False)
 
-    found: dict[str, Any] = {"job_stuck_handler": stuck} if hasattr(river, "Plugin") else {}
+    found: dict[str, Any] = {"job_stuck_handler": stuck}
     if options.get("error_handler_cancel"):
         found["error_handler"] = handle_error
     if options.get("instrumented"):

@@ -102,3 +102,29 @@ def test_event_loops_connection_does_the_same(driver: PsycopgDriver) -> None:
         await driver.close_async()
 
     asyncio.run(run())
+
+
+def test_table_that_is_made_anew_is_met_as_it_is(driver: PsycopgDriver, conn: psycopg.Connection) -> None:
+    """psycopg's own prepared statements too: those with parameters it adapts."""
+    statement: Statement[int] = Statement("queue_get", {"name": "nobody"})
+    with driver.autocommit() as executor:
+        for _ in range(OFTEN):
+            executor.run(statement)
+        assert names(executor._conn)
+        conn.execute("ALTER TABLE river_queue ALTER COLUMN name TYPE varchar(128)")
+        for _ in range(OFTEN):
+            assert executor.run(statement) == 0
+
+
+def test_table_that_is_made_anew_is_met_as_it_is_by_tasks(driver: PsycopgDriver, conn: psycopg.Connection) -> None:
+    statement: Statement[int] = Statement("queue_get", {"name": "nobody"})
+
+    async def ask() -> None:
+        async with driver.async_autocommit() as executor:
+            for _ in range(OFTEN):
+                await executor.run(statement)
+            await asyncio.to_thread(conn.execute, "ALTER TABLE river_queue ALTER COLUMN name TYPE varchar(128)")
+            assert await executor.run(statement) == 0
+        await driver.close_async()
+
+    asyncio.run(ask())
