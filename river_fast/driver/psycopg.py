@@ -42,6 +42,8 @@ from river_fast.driver.psycopg_lent import (
     Lent,
     Pool,
     check_open,
+    lent,
+    lent_async,
     make_async_pool,
     make_pool,
     own_connection,
@@ -217,8 +219,7 @@ class PsycopgDriver:
     def _pooled(self, answer_timeout: float | None) -> Iterator[psycopg.Connection[Any]]:
         _, pool = self._opened()
         if self._given_pool is None:
-            with translated(), pool.connection() as conn:  # closed by now: `ConnectionsClosedError`
-                conn.answer_timeout = answer_timeout
+            with translated(), lent(pool, answer_timeout) as conn:  # closed by now: `ConnectionsClosedError`
                 yield conn
         else:
             check_open(self._given_pool)
@@ -241,8 +242,7 @@ class PsycopgDriver:
                     if self._reserved_pool is None:
                         self._reserved_pool = make_pool(self.conninfo("pool"), RESERVED, shared=bool(self._begin))
                     pool = self._reserved_pool
-        with translated(), pool.connection() as conn:
-            conn.answer_timeout = answer_timeout
+        with translated(), lent(pool, answer_timeout) as conn:
             yield conn
 
     async def open_async(self) -> Capabilities:
@@ -268,8 +268,7 @@ class PsycopgDriver:
         await self.open_async()
         with translated():
             if self._given_async_pool is None:
-                async with (await self._async_pool()).connection() as conn:
-                    conn.answer_timeout = answer_timeout
+                async with lent_async(await self._async_pool(), answer_timeout) as conn:
                     yield conn
             else:
                 check_open(self._given_async_pool)

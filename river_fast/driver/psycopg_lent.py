@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -40,7 +40,6 @@ def make_pool(conninfo: str, size: int, *, shared: bool) -> Pool:
         max_size=size,
         open=False,
         configure=configure_shared if shared else configure,
-        check=check,
         timeout=CONNECT_TIMEOUT_S,
         num_workers=min(size, 3),
         name="river_fast",
@@ -62,12 +61,66 @@ async def make_async_pool(conninfo: str, size: int, *, shared: bool) -> AsyncPoo
         max_size=size,
         open=False,
         configure=configure_shared_async if shared else configure_async,
-        check=check_async,
         timeout=CONNECT_TIMEOUT_S,
         name="river_fast",
     )
     await pool.open()
     return pool
+
+
+def living(pool: Pool) -> PooledConnection:
+    """One that is not dead. psycopg's own check waits between two dead ones, 1 s, then 2, then 4: after a restart of
+    the server, with a pool full of them, whoever asks would wait for seconds."""
+    for _ in range(pool.max_size):
+        conn = pool.getconn()
+        try:
+            check(conn)
+            return conn
+        except psycopg.Error:
+            conn.close()  # before it goes back: the pool makes another
+            pool.putconn(conn)
+        except BaseException:
+            pool.putconn(conn)
+            raise
+    return pool.getconn()
+
+
+async def living_async(pool: AsyncPool) -> PooledAsyncConnection:
+    for _ in range(pool.max_size):
+        conn = await pool.getconn()
+        try:
+            await check_async(conn)
+            return conn
+        except psycopg.Error:
+            await conn.close()
+            await pool.putconn(conn)
+        except BaseException:
+            await pool.putconn(conn)
+            raise
+    return await pool.getconn()
+
+
+@contextlib.contextmanager
+def lent(pool: Pool, answer_timeout: float | None) -> Iterator[PooledConnection]:
+    """psycopg's `pool.connection()`, of those that live."""
+    conn = living(pool)
+    try:
+        conn.answer_timeout = answer_timeout
+        with conn:
+            yield conn
+    finally:
+        pool.putconn(conn)
+
+
+@contextlib.asynccontextmanager
+async def lent_async(pool: AsyncPool, answer_timeout: float | None) -> AsyncIterator[PooledAsyncConnection]:
+    conn = await living_async(pool)
+    try:
+        conn.answer_timeout = answer_timeout
+        async with conn:
+            yield conn
+    finally:
+        await pool.putconn(conn)
 
 
 class Lent:
@@ -89,7 +142,7 @@ class Lent:
 
     def __enter__(self) -> PsycopgExecutor:
         try:
-            conn = self._conn = self._pool.getconn()
+            conn = self._conn = living(self._pool)
         except psycopg.Error as error:
             raise pool_error(error) from error
         try:

@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-import psycopg_pool
 from psycopg import sql
 
 import river_fast as river
@@ -22,6 +21,7 @@ from river_fast import resolved_opts
 from river_fast.config import check_schema
 from tests.conformance import values
 from tests.conformance.barriers import Barriers
+from tests.conformance.connections import Connections
 from tests.conformance.environment import Environment
 from tests.conformance.errors import rejected
 from tests.conformance.running_client import RunningClient
@@ -29,7 +29,7 @@ from tests.conformance.transactions import Transactions
 
 ARGS_MOST = 32 * 1024 * 1024  # bytes of a job's args: what the suite sends is let through
 CLIENT_POOL = {"A": 6, "B": 2}
-RAW_POOL = {"A": 2, "B": 1}
+RAW_CONNECTIONS = {"A": 2, "B": 1}
 TRANSACTIONS_MOST = {"A": 6, "B": 2}
 
 
@@ -44,17 +44,7 @@ class Session:
         self.clock: datetime | None = None
         self.running: RunningClient | None = None
         self._inserting: tuple[str | None, river.Client] | None = None
-        # No TimeZone of ours: the suite compares timestamps as the database renders them to anybody.
-        self._pool = psycopg_pool.ConnectionPool(
-            environment.conninfo,
-            min_size=0,
-            max_size=RAW_POOL[generation],
-            open=False,
-            check=psycopg_pool.ConnectionPool.check_connection,
-            kwargs={"autocommit": True, "prepare_threshold": None},
-            timeout=15.0,
-        )
-        self._pool.open()
+        self._connections = Connections(environment.conninfo, RAW_CONNECTIONS[generation])
 
     # Clients.
 
@@ -92,7 +82,7 @@ class Session:
     def forget_statements(self) -> None:
         """After a migration: prepared statements know tables that are no more."""
         self.forgetinserting_client()
-        self._pool.drain()
+        self._connections.close()
 
     def forgetinserting_client(self) -> None:
         if self._inserting is not None:
@@ -104,7 +94,7 @@ class Session:
     @contextlib.contextmanager
     def pooled(self) -> Iterator[psycopg.Connection[Any]]:
         """A checked connection in autocommit mode."""
-        with self._pool.connection() as conn:
+        with self._connections.lent() as conn:
             yield conn
 
     def table(self, name: str, schema: str | None = None) -> sql.Identifier:
@@ -161,7 +151,7 @@ class Session:
         self.transactions.close()
         with contextlib.suppress(Exception):
             self.forgetinserting_client()
-        self._pool.close(timeout=2.0)
+        self._connections.close()
 
 
 def process_name() -> str:
