@@ -21,6 +21,7 @@ from river_fast.errors import DatabaseError, InsertOutcomeUnknownError
 from river_fast.insert_opts import InsertManyParams, InsertOpts, UniqueOpts
 from river_fast.insert_statements import ROWS_PER_STATEMENT
 from river_fast.inserter import Inserter
+from river_fast.plugin import Plugin
 from tests.fix_client import eventually
 from tests.fix_inserter import EmailArgs, count
 from tests.fix_proxy import Proxy
@@ -61,11 +62,22 @@ def _async(call: Callable[[Inserter], Any]) -> Callable[[Inserter], Any]:
     return run
 
 
+def _through(inserter: Inserter) -> Inserter:
+    """The same with middleware around each insert."""
+
+    def insert_many(params: Any) -> Iterator[None]:
+        yield
+
+    return Inserter(inserter._driver, Config(plugins=[Plugin(insert_many=insert_many)]).checked())
+
+
 INSERTS = [
     pytest.param(lambda inserter: inserter.insert(ONE), 1, id="insert"),
     pytest.param(lambda inserter: inserter.insert_many([ONE] * 3), 3, id="insert_many"),
     pytest.param(lambda inserter: inserter.insert_many_fast([ONE] * 3), 3, id="insert_many_fast"),
     pytest.param(lambda inserter: inserter.insert_many(TWO_STATEMENTS), len(TWO_STATEMENTS), id="two_statements"),
+    pytest.param(lambda inserter: _through(inserter).insert(ONE), 1, id="middleware"),
+    pytest.param(_async(lambda inserter: _through(inserter).insert_async(ONE)), 1, id="async_middleware"),
 ]
 
 
@@ -138,7 +150,7 @@ def test_unknown_outcome_is_safe_to_retry_with_unique_options(
     assert count() == 3
 
 
-@pytest.mark.parametrize("insert", [INSERTS[2].values[0], INSERTS[3].values[0]], ids=["copy", "two_statements"])
+@pytest.mark.parametrize("insert", [each.values[0] for each in INSERTS[2:]], ids=[each.id for each in INSERTS[2:]])
 def test_connection_lost_before_the_commit_is_no_unknown_outcome(
     inserter: Inserter, proxy: Proxy, conn: psycopg.Connection[Any], count: Callable[[], int],
     insert: Callable[[Inserter], Any],

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -101,3 +102,76 @@ def test_a_failed_job_leaves_no_cycle_behind(make_client: Any) -> None:
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+def test_periodic_jobs_and_their_start_are_seen(make_client: Any) -> None:
+    """All that a client calls, in the order that River's own contract writes down."""
+    trace: Trace = []
+
+    def insert_many(params: list[river.JobInsertParams]) -> Iterator[None]:
+        trace.append("middleware:insert_before")
+        yield
+        trace.append("middleware:insert_after")
+
+    def work(job: river.Job[Any]) -> Iterator[None]:
+        trace.append("middleware:work_before")
+        yield
+        trace.append("middleware:work_after")
+
+    plugin = river.Plugin(
+        insert_begin=lambda params: trace.append("hook:insert_begin"),
+        insert_many=insert_many,
+        work_begin=lambda job: trace.append("hook:work_begin"),
+        work_end=lambda job, error: trace.append("hook:work_end"),
+        work=work,
+        periodic_jobs_start=lambda params: trace.append("hook:periodic_start"),
+    )
+    client = make_client(
+        workers_of(lambda job: None),
+        plugins=[plugin],
+        periodic_jobs=[river.PeriodicJob(river.PeriodicInterval(3600), Args, id="at_start", run_on_start=True)],
+        test_only=True,
+    )
+    with client.subscribe("job_completed") as done:
+        client.start()
+        assert done.get(20).job.metadata["river:periodic_job_id"] == "at_start"
+    client.stop(10)
+    assert trace == [
+        "hook:periodic_start",
+        "middleware:insert_before", "hook:insert_begin", "middleware:insert_after",
+        "middleware:work_before", "hook:work_begin", "hook:work_end", "middleware:work_after",
+    ]  # fmt: skip
+
+
+async def test_periodic_jobs_of_an_async_client_are_inserted_through_its_loop(dsn: str, schema: str) -> None:
+    seen: list[Any] = []
+
+    class Awaited:
+        async def insert_many(self, params: list[river.JobInsertParams], inner: Any) -> Any:
+            await asyncio.sleep(0)
+            seen.append([each.metadata["river:periodic_job_id"] for each in params])
+            return await inner(params)
+
+        async def work(self, job: river.Job[Any], inner: Any) -> None:
+            seen.append(river.client_from_context())
+            await inner()
+
+    workers = river.Workers()
+
+    @workers.work(Args)
+    async def work(job: river.Job[Args]) -> None: ...
+
+    config = river.Config(
+        schema=schema,
+        workers=workers,
+        queues={"default": river.QueueConfig(max_workers=2)},
+        middleware=[Awaited()],
+        periodic_jobs=[river.PeriodicJob(river.PeriodicInterval(3600), Args, id="at_start", run_on_start=True)],
+        test_only=True,
+    )
+    client = river.AsyncClient(dsn, config)
+    with client.subscribe("job_completed") as done:
+        async with client:
+            event = await asyncio.wait_for(anext(aiter(done)), 20)
+    assert event.job is not None
+    assert seen == [["at_start"], client._client]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -96,3 +98,93 @@ def test_inserts_of_our_own_go_through_them_too(make_client: Any, conn: psycopg.
         with pytest.raises(FencedError):
             each._inserter.insert_internal(params[:1], [Statement("job_get_by_id", {"id": 1}, refuse)])
     assert stored(conn) == 3
+
+
+async def test_a_cancelled_insert_leaves_nothing(dsn: str, schema: str, conn: psycopg.Connection) -> None:
+    """Cancelled between inner and the end: the transaction is rolled back, and the client goes on."""
+    inside = asyncio.Event()
+    forever: list[bool] = [True]
+
+    async def waits(params: Any, inner: Any) -> Any:
+        results = await inner(params)
+        inside.set()
+        if forever:
+            await asyncio.Event().wait()
+        return results
+
+    client = river.AsyncClient(dsn, river.Config(schema=schema, plugins=[river.Plugin(insert_many=waits)]))
+    inserting = asyncio.create_task(client.insert(Args()))
+    await asyncio.wait_for(inside.wait(), 20)
+    inserting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await inserting
+    assert stored(conn) == 0
+    forever.clear()
+    assert (await client.insert(Args())).job.id
+    assert stored(conn) == 1
+    with pytest.raises(river.RiverError):
+        river.client_from_context()
+    await client.stop(10)
+
+
+def test_many_threads_insert_through_middleware_at_once(make_client: Any, conn: psycopg.Connection) -> None:
+    """More than the pool has connections: each waits for one, none for another's middleware."""
+    trace: Trace = []
+    client = make_client(plugins=[tracing(trace)])
+    errors: list[BaseException] = []
+
+    def insert() -> None:
+        try:
+            for n in range(10):
+                assert client.insert(Args(n)).job.args == Args(n)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=insert) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert stored(conn) == 120
+    assert len(trace) == 3 * 120
+
+
+def test_a_forked_child_is_refused_before_any_middleware(make_client: Any) -> None:
+    trace: Trace = []
+    client = make_client(plugins=[tracing(trace)])
+    client.insert(Args())
+    trace.clear()
+    client._pid += 1  # as a child would find it
+    with pytest.raises(river.ForkedClientError):
+        client.insert(Args())
+    client._pid -= 1
+    assert trace == []
+
+
+def test_an_insert_from_a_thread_does_not_outwait_its_loop(make_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop that what is installed must be awaited on is stopped in the middle: what became of it nobody knows."""
+    monkeypatch.setattr("river_fast.insert_chain.LOOP_LOOK", 0.01)
+    began = threading.Event()
+
+    async def waits(params: river.JobInsertParams) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    client = make_client(hooks=[river.Plugin(insert_begin=waits)])
+    loop = asyncio.new_event_loop()
+    turning = threading.Thread(target=loop.run_forever)
+    turning.start()
+    client._inserter.use_loop(loop)
+    stopping = threading.Thread(target=lambda: began.wait(20) and loop.call_soon_threadsafe(loop.stop))
+    stopping.start()
+    with pytest.raises(river.InsertOutcomeUnknownError, match="the event loop was stopped"):
+        client.insert(Args())
+    stopping.join(20)
+    turning.join(20)
+    with pytest.raises(river.ConfigError, match="without a running event loop"):
+        client.insert(Args())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
