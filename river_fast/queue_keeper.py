@@ -1,13 +1,12 @@
 """Keeps this client's rows of `river_queue`: made at start, touched while worked, watched for pauses. River: producer.
 
 Its thread does all of it and calls `on_change`, one change after the other. Control messages come through `handle`,
-from any thread; whoever cannot hear them, or could not for a while, has the rows read again.
+from any thread; the rows are read again now and then: soon by whoever cannot hear them, or could not for a while.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
@@ -25,7 +24,8 @@ from river_fast.testsignal import TestSignal
 TOUCH_INTERVAL = 600.0  # seconds; River's. A row untouched for 24 h is taken for a queue that nobody works
 FIRST_TOUCH_WITHIN = 1.0  # seconds; River's
 TOUCH_JITTER = 60.0  # added at random, so that a fleet started together does not touch together
-REREAD_INTERVAL = 2.0  # seconds, for clients that only poll; River's
+REREAD_INTERVAL = 60.0  # seconds; a message may be lost on a way that fell silent. River's, since 0.51.1
+REREAD_INTERVAL_POLL_ONLY = 2.0  # River's
 RETRY_INTERVAL = 2.0  # seconds after the database refused
 
 
@@ -63,7 +63,7 @@ class QueueKeeper(Service):
         super().__init__()
         self._driver = driver
         self._on_change = on_change
-        self._reread_interval = REREAD_INTERVAL if poll_only else None
+        self._reread_interval = REREAD_INTERVAL_POLL_ONLY if poll_only else REREAD_INTERVAL
         self._logger = logger or logging.getLogger("river_fast.queue_keeper")
         self._lock = threading.Lock()  # guards _kept
         self._kept: dict[str, _Kept] = {}
@@ -127,7 +127,7 @@ class QueueKeeper(Service):
 
     def _run(self) -> None:
         touch_at = time.monotonic() + random.uniform(0.0, FIRST_TOUCH_WITHIN)
-        reread_at = self._next_reread()
+        reread_at = time.monotonic() + self._reread_interval
         while not self._stopping.is_set():
             self._poke.wait(max(min(touch_at, reread_at) - time.monotonic(), 0.0))
             self._poke.clear()
@@ -143,16 +143,13 @@ class QueueKeeper(Service):
                 if time.monotonic() >= reread_at:
                     reread_at = time.monotonic() + RETRY_INTERVAL
                     self._reread()
-                    reread_at = self._next_reread()
+                    reread_at = time.monotonic() + self._reread_interval
             except DatabaseError as error:
                 self._logger.warning("cannot keep the rows of river_queue, next try in %g s: %s", RETRY_INTERVAL, error)
             self._report()
 
     def _wake(self) -> None:
         self._poke.set()
-
-    def _next_reread(self) -> float:
-        return math.inf if self._reread_interval is None else time.monotonic() + self._reread_interval
 
     def _touch(self) -> None:
         names = self._names()

@@ -173,6 +173,22 @@ def test_a_client_that_polls_sees_changes_in_the_row(
 
 
 @pytest.mark.usefixtures("no_touch")
+def test_a_change_of_which_no_message_came_is_found_all_the_same(
+    driver: PsycopgDriver, changes: Changes, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a client that hears messages, as River's: once a minute."""
+    monkeypatch.setattr("river_fast.queue_keeper.REREAD_INTERVAL", 0.05)
+    keeper = QueueKeeper(driver, changes)
+    keeper.register("q1")
+    keeper.start()
+    try:
+        conn.execute("UPDATE river_queue SET paused_at = now()")
+        assert changes.next() == ("q1", True, {})
+    finally:
+        assert keeper.stop(20)
+
+
+@pytest.mark.usefixtures("no_touch")
 def test_a_client_that_polls_sees_a_change_soon(
     polling: QueueKeeper, changes: Changes, conn: psycopg.Connection
 ) -> None:

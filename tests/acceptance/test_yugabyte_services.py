@@ -108,7 +108,7 @@ def test_pause_and_resume_of_another_client_are_found_by_polling(on: ClientOn) -
 
 def test_own_verbs_reach_the_own_producer_at_once(on: ClientOn, monkeypatch: pytest.MonkeyPatch) -> None:
     """As River's local poke: polls that come once in ten minutes find nothing here."""
-    monkeypatch.setattr("river_fast.queue_keeper.REREAD_INTERVAL", 600.0)
+    monkeypatch.setattr("river_fast.queue_keeper.REREAD_INTERVAL_POLL_ONLY", 600.0)
     monkeypatch.setattr("river_fast.cancel_checker.CHECK_INTERVAL_POLL_ONLY", 600.0)
     blocked = threading.Event()
 
