@@ -8,16 +8,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.fix_client import eventually
 from tests.interop.conftest import Make
 from tests.interop.peers import Peer
 
 JOBS = 3_000
 SIDES = ("go", "ours apart")
+WORKS: dict[str, Any] = {"queues": {"default": 20}, "cooldown_ms": 5}  # River's own cooldown is 100 ms
 
 
 def insert(peer: Peer, count: int) -> None:
-    peer.insert_many_fast(jobs=[{"kind": "interop", "args": {"do": "sleep", "ms": 2}} for _ in range(count)])
+    peer.insert_many_fast(jobs=[{"kind": "interop", "args": {"do": "sleep", "ms": 5}} for _ in range(count)])
 
 
 def worked(*peers: Peer) -> Counter[tuple[int, int]]:
@@ -26,7 +26,7 @@ def worked(*peers: Peer) -> Counter[tuple[int, int]]:
 
 
 def test_every_job_is_worked_exactly_once(make: Make, conn: psycopg.Connection, until: Any) -> None:
-    peers = [make(side, queues={"default": 20}) for side in SIDES]
+    peers = [make(side, **WORKS) for side in SIDES]
     for _ in range(JOBS // 1000):  # both insert, while both work
         for peer in peers:
             insert(peer, 500)
@@ -45,10 +45,13 @@ def test_every_job_is_worked_exactly_once(make: Make, conn: psycopg.Connection, 
 def test_kill_in_mid_load_loses_nothing(make: Make, conn: psycopg.Connection, until: Any, victim: str) -> None:
     """What the victim ran is rescued by whoever leads then, of the other side; all else was worked once."""
     (survivor_side,) = (side for side in SIDES if side != victim)
-    killed = make(victim, id="victim", queues={"default": 20}, follows=True)
+    killed = make(victim, id="victim", **WORKS, follows=True)
+    survivor = make(survivor_side, id="survivor", **WORKS, follows=True)
     insert(killed, JOBS)
-    survivor = make(survivor_side, id="survivor", queues={"default": 20}, follows=True)
-    eventually(lambda: all(len(peer.all_events("working")) > 100 for peer in (killed, survivor)), what="both at work")
+    while not all(len(peer.all_events("working")) > 40 for peer in (killed, survivor)):
+        row = conn.execute("SELECT count(*) < 1000 FROM river_job WHERE state = 'available'").fetchone()
+        if row == (True,):
+            insert(survivor, 1000)
     killed.kill()
     until("SELECT count(*) FROM river_job WHERE state = 'available'", 0, 60)
     until("SELECT count(*) FROM river_job WHERE state = 'running' AND attempted_by[1] = 'survivor'", 0)
@@ -56,8 +59,8 @@ def test_kill_in_mid_load_loses_nothing(make: Make, conn: psycopg.Connection, un
     assert stranded is not None
     assert stranded[0] > 0
     until("SELECT bool_and(attempted_at < now() - interval '1.5 s') FROM river_job WHERE state = 'running'", True)
-    rescuer = make(survivor_side, id="rescuer", queues={"default": 20}, rescue_ms=1_000, timeout_ms=1_000, retry_ms=1)
-    until("SELECT count(*) FROM river_job WHERE state = 'completed'", JOBS, 60)
+    rescuer = make(survivor_side, id="rescuer", **WORKS, rescue_ms=1_000, timeout_ms=1_000, retry_ms=1)
+    until("SELECT count(*) FROM river_job WHERE state <> 'completed'", 0, 60)
     begun = worked(killed, survivor, rescuer)
     assert set(begun.values()) == {1}, "no attempt of any job ran twice"
     assert {job_id for job_id, _ in begun} == {row[0] for row in conn.execute("SELECT id FROM river_job").fetchall()}

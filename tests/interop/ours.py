@@ -58,6 +58,7 @@ class OurPeer:
         queues: Mapping[str, int] | None = None,
         kinds: Iterable[str] = (),
         follows: bool = False,
+        cooldown_ms: int = 0,
         poll_ms: int = 0,
         rescue_ms: int = 0,
         retry_ms: int = 0,
@@ -66,6 +67,7 @@ class OurPeer:
     ) -> str:
         """What `openParams` of peer.go has; what else is given goes to the `Config` as it is."""
         for name, millis in (
+            ("fetch_cooldown", cooldown_ms),
             ("fetch_poll_interval", poll_ms),
             ("rescue_stuck_jobs_after", rescue_ms),
             ("job_timeout", timeout_ms),

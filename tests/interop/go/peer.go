@@ -40,6 +40,7 @@ type openParams struct {
 	Kinds         []string         `json:"kinds"`
 	PollOnly      bool             `json:"poll_only"`
 	Follows       bool             `json:"follows"`
+	CooldownMS    int              `json:"cooldown_ms"`
 	PollMS        int              `json:"poll_ms"`
 	RescueMS      int              `json:"rescue_ms"`
 	RetryMS       int              `json:"retry_ms"`
@@ -73,6 +74,7 @@ func open(ctx context.Context, p *peer, params openParams) (any, error) {
 		LeaderElectionDisabled: params.Follows,
 		Logger:                 p.logger,
 		PollOnly:               params.PollOnly,
+		FetchCooldown:          milliseconds(params.CooldownMS),
 		FetchPollInterval:      milliseconds(params.PollMS),
 		RescueStuckJobsAfter:   milliseconds(params.RescueMS),
 		Schema:                 p.schema,
