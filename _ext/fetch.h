@@ -41,6 +41,8 @@ typedef struct rf_fetcher {
     char *conninfo, *setup, *begin, *sql[RF_STATEMENTS], *client_id;
     int32_t client_id_length, kinds_count;
     const char **kinds;              /* NUL-terminated */
+    char *only_kinds;                /* all of them as an array: no others are fetched. NULL: whatever there is */
+    int only_kinds_length;
     int32_t *kind_table;             /* positions in `kinds`, -1: none; open addressing */
     uint32_t kind_mask;
     uint8_t *kind_lanes;
@@ -68,7 +70,7 @@ typedef struct rf_fetcher {
     rf_conn conn;
     bool ready;                      /* prepared, lock had */
     bool was_ready, warned_lock;
-    int64_t connect_at, lock_at, lock_since, heartbeat_at, retry_at, error_pause, noticed_at;
+    int64_t connect_at, lock_at, lock_since, heartbeat_at, retry_at, error_pause, noticed_at, walked_at;
     char noticed[6];
     int32_t adopted, live_count, live_room, next;
     rf_queue **live;
@@ -340,6 +342,17 @@ static double rf_fetcher_accept(rf_fetcher *f, rf_queue *queue, PGresult *result
     return bytes;
 }
 
+static void rf_fetcher_walked(rf_fetcher *f, rf_queue *queue, int64_t now, int64_t took) {
+    if (took < RF_WALK_WARN || (f->walked_at != 0 && now < f->walked_at + RF_WALK_WARN_AGAIN)) return;
+    f->walked_at = now;
+    char text[300];
+    snprintf(text, sizeof text,
+             "fetching from queue %s took %lld ms: jobs of kinds that are not known here stand before ours "
+             "(Config.fetch_only_known_kinds); it is asked less often, and ours start later: give them a queue of their own",
+             queue->name, (long long)(took / RF_MS));
+    rf_notices_add(&f->notices, RF_NOTICE, -1, RF_LOG_WARNING, text);
+}
+
 static void rf_fetcher_fetch(rf_fetcher *f, rf_queue *queue, int64_t demand) {
     rf_pace *pace = &queue->own;
     int64_t asked_ns = rf_now();
@@ -349,19 +362,22 @@ static void rf_fetcher_fetch(rf_fetcher *f, rf_queue *queue, int64_t demand) {
     rf_pace_asked(queue, asked_ns, rf_fetcher_roll(f));
     char limit[8];
     rf_write_int(limit, demand, 8);
-    const char *values[] = {queue->name, limit, f->client_id};
-    const int lengths[] = {queue->name_length, 8, f->client_id_length};
+    const char *values[] = {queue->name, limit, f->client_id, f->only_kinds};
+    const int lengths[] = {queue->name_length, 8, f->client_id_length, f->only_kinds_length};
     PGresult *result;
-    int outcome = rf_fetcher_execute(f, RF_GET, 3, values, lengths, &result);
+    int outcome = rf_fetcher_execute(f, RF_GET, f->only_kinds == NULL ? 3 : 4, values, lengths, &result);
     if (outcome == RF_OK) {
-        int64_t rows = rf_pq.PQntuples(result);
+        int64_t rows = rf_pq.PQntuples(result), replied = rf_now();
         atomic_fetch_add(rows == 0 ? &f->counters.empty_fetches : &f->counters.fetched, rows == 0 ? 1 : rows);
         atomic_fetch_add(&f->counters.fetches, 1);
         if (f->metrics != NULL && rf_metrics_add(f->metrics, queue->index, rows, rf_now() - asked_ns))
             rf_unpark(&f->notices.park, 1);
         double bytes = rows == 0 ? 0 : rf_fetcher_accept(f, queue, result, asked_ns);
         rf_pq.PQclear(result);
-        rf_pace_fetched(queue, rf_now(), unsaid, demand, rows, bytes);
+        int64_t now = rf_now();
+        rf_pace_fetched(queue, now, unsaid, demand, rows, bytes);
+        if (f->only_kinds != NULL && rf_pace_walked(queue, now, replied - asked_ns, demand, rows))
+            rf_fetcher_walked(f, queue, now, replied - asked_ns);
         f->error_pause = 0;
         return;
     }

@@ -163,8 +163,13 @@ cdef class FetchedRow:
 
     @property
     def plain(self) -> bool:
-        """Neither cancelled nor undecodable: the job may simply run."""
-        return not self._cancelled and self._job.undecodable < 0
+        """Neither cancelled, undecodable nor resumed: the job may simply run."""
+        return not self._cancelled and self._job.undecodable < 0 and not self._job.resumed
+
+    @property
+    def resumed(self) -> bool:
+        """An earlier attempt left progress in the metadata (river_fast/resumable.py)."""
+        return self._job.resumed != 0
 
     def begin(self) -> None:
         """Its run begins now, not when it was popped: an async job's, whose Task had to wait for its first step."""

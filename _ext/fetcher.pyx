@@ -64,7 +64,6 @@ include "fetch_metrics.pxi"
 @cython.final
 cdef class StopFetch:
     """What `stop_fetching` did."""
-
     cdef readonly int64_t given_back
     cdef readonly bint unresolved  # a fetch in flight, or the giving back, has an unknown outcome
 
@@ -93,6 +92,7 @@ cdef class Fetcher:
         notify: bool = True,
         begin: bytes = b"",
         heartbeat_key: int = 0,
+        only_known: bool = False,
     ):
         cdef rf_fetcher *f
         cdef bytes text = client_id.encode()
@@ -126,7 +126,7 @@ cdef class Fetcher:
                 raise MemoryError
             f.kind_lanes[index] = RF_LOOP if async_kinds[index] else RF_THREADS
             f.kinds_count = <int32_t>index + 1
-        if not rf_fetcher_index_kinds(f):
+        if not rf_fetcher_index_kinds(f, only_known):
             raise MemoryError
 
     def __dealloc__(self):

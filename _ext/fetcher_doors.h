@@ -38,8 +38,27 @@ static rf_fetcher *rf_fetcher_new(void) {
     return f;
 }
 
+/* The registered kinds as a binary array, for statements that ask for no others. False: no memory. */
+static bool rf_fetcher_list_kinds(rf_fetcher *f) {
+    size_t size = RF_ARRAY_HEADER;
+    for (int32_t i = 0; i < f->kinds_count; i++) size += 4 + strlen(f->kinds[i]);
+    f->only_kinds = (char *)malloc(size);
+    if (f->only_kinds == NULL) return false;
+    f->only_kinds_length = (int)size;
+    rf_array_header(f->only_kinds, RF_OID_TEXT, f->kinds_count);
+    char *at = f->only_kinds + RF_ARRAY_HEADER;
+    for (int32_t i = 0; i < f->kinds_count; i++) {
+        int32_t length = (int32_t)strlen(f->kinds[i]);
+        rf_write_int(at, length, 4);
+        memcpy(at + 4, f->kinds[i], (size_t)length);
+        at += 4 + length;
+    }
+    return true;
+}
+
 /* The registered kinds in an open-addressed table, after `kinds` is filled. False: no memory. */
-static bool rf_fetcher_index_kinds(rf_fetcher *f) {
+static bool rf_fetcher_index_kinds(rf_fetcher *f, bool only_known) {
+    if (only_known && !rf_fetcher_list_kinds(f)) return false;
     uint32_t size = 8;
     while (size < 2 * (uint32_t)f->kinds_count) size *= 2;
     f->kind_table = (int32_t *)malloc(size * sizeof *f->kind_table);
@@ -62,7 +81,7 @@ static void rf_fetcher_free(rf_fetcher *f) {
     rf_wake_close(&f->loop_wake);
     for (int32_t i = 0; i < f->queues; i++) rf_queue_free(rf_fetcher_queue(f, i));
     for (int i = 0; i < RF_QUEUE_CHUNKS; i++) free(f->chunks[i]);
-    char *texts[] = {f->conninfo, f->setup, f->begin, f->client_id};
+    char *texts[] = {f->conninfo, f->setup, f->begin, f->client_id, f->only_kinds};
     for (int i = 0; i < RF_STATEMENTS; i++) free(f->sql[i]);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) free(texts[i]);
     for (int32_t i = 0; i < f->kinds_count; i++) free((char *)f->kinds[i]);

@@ -173,7 +173,7 @@ cdef extern from "fetcher_doors.h" nogil:
     int rf_forks
     int rf_doors_open()
     rf_fetcher *rf_fetcher_new()
-    bint rf_fetcher_index_kinds(rf_fetcher *f)
+    bint rf_fetcher_index_kinds(rf_fetcher *f, bint only_known)
     void rf_fetcher_free(rf_fetcher *f)
     int32_t rf_fetcher_add(rf_fetcher *f, const char *name, int32_t length, rf_queue *settings)
     void rf_fetcher_stop(rf_fetcher *f, int64_t timeout, int64_t *given, bint *unresolved)

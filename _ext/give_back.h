@@ -11,7 +11,7 @@
 enum { RF_OID_INT4 = 23, RF_OID_INT8 = 20, RF_OID_TEXT = 25, RF_OID_TIMESTAMPTZ = 1184, RF_ARRAY_HEADER = 20 };
 
 static void rf_array_header(char *bytes, int oid, int count) {
-    const int fields[] = {1, 0, oid, count, 1};
+    const int fields[] = {1, 0, oid, count, 1}; /* of no elements too: the server takes that for an empty array */
     for (int i = 0; i < 5; i++) rf_write_int(bytes + 4 * i, fields[i], 4);
 }
 
@@ -110,10 +110,10 @@ static void rf_fetcher_poll(rf_fetcher *f, rf_queue **queues, int count) {
     }
     uint32_t dice = rf_fetcher_roll(f); /* the same for all, so that they stay together */
     for (int i = 0; i < count; i++) rf_pace_asked(queues[i], now, dice);
-    const char *values[] = {f->bytes};
-    const int lengths[] = {(int)size};
+    const char *values[] = {f->bytes, f->only_kinds};
+    const int lengths[] = {(int)size, f->only_kinds_length};
     PGresult *result;
-    int outcome = rf_fetcher_execute(f, RF_POLL, 1, values, lengths, &result);
+    int outcome = rf_fetcher_execute(f, RF_POLL, f->only_kinds == NULL ? 1 : 2, values, lengths, &result);
     atomic_fetch_add(&f->counters.polls, 1);
     if (outcome == RF_REFUSED) rf_fetcher_refused(f, "polling the queues failed");
     if (outcome == RF_LOST) rf_fetcher_lost(f, "the fetch connection was lost");

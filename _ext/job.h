@@ -45,6 +45,7 @@ typedef struct rf_job {
     int64_t renewing;      /* the attempted_at of a renewal that is under way, or of unknown outcome; 0: none */
     int32_t kind;          /* index in the registered kinds, -1 for an unknown one */
     int32_t undecodable;   /* the column whose value cannot be used, -1: none */
+    int32_t resumed;       /* an earlier attempt left progress through its steps in the metadata */
     uint32_t offset[RF_COLUMNS];
     int32_t length[RF_COLUMNS]; /* -1: NULL */
     char data[];

@@ -26,6 +26,7 @@ cdef extern from "job.h" nogil:
         int64_t renewing
         int32_t kind
         int32_t undecodable
+        int32_t resumed
         uint32_t *offset
         int32_t *length
         char *data

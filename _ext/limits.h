@@ -40,6 +40,11 @@
 #define RF_RECHECK_LAST (250 * RF_MS)      /* ... and a commit may come later still */
 #define RF_REST_FIRST (100 * RF_MS)        /* a queue whose jobs came back unstarted rests, doubling to RF_REST_MAX */
 #define RF_REST_MAX RF_SECOND
+#define RF_WALK_SHORT (10 * RF_MS)         /* a fetch of known kinds alone that took this long for what it brought ... */
+#define RF_WALK_ROW (RF_MS / 10)           /* ... a claimed row takes a third of this ... */
+#define RF_WALK_REST 4                     /* ... walked past others' jobs: it rests for so many times as long */
+#define RF_WALK_WARN (100 * RF_MS)         /* a walk that is worth a word, once in RF_WALK_WARN_AGAIN */
+#define RF_WALK_WARN_AGAIN (600 * RF_SECOND)
 #define RF_POLL_QUEUES 2000                /* queues named in one common poll */
 #define RF_GIVE_BACK_ROWS 500              /* where unnest plans stay good */
 #define RF_STOP_GRACE (250 * RF_MS)        /* for a cancelled fetch's reply, and for the giving back after it */

@@ -70,6 +70,19 @@ static int32_t rf_job_check(const rf_job *job) {
     return -1;
 }
 
+/* Whether the metadata may hold what an earlier attempt left of a resumable job (river_fast/resumable.py). */
+static bool rf_job_resumed(const rf_job *job) {
+    static const char mark[] = "\"river:resumable_";
+    const int32_t size = (int32_t)sizeof mark - 1;
+    if (job->length[RF_METADATA] <= size) return false; /* most: "{}" */
+    const char *at = job->data + job->offset[RF_METADATA], *last = at + job->length[RF_METADATA] - size;
+    while (at <= last && (at = (const char *)memchr(at, mark[0], (size_t)(last - at) + 1)) != NULL) {
+        if (memcmp(at, mark, (size_t)size) == 0) return true;
+        at++;
+    }
+    return false;
+}
+
 /* NULL where memory is short, or the row has no id at all. */
 static rf_job *rf_job_from_row(PGresult *result, int row) {
     size_t size = 0;
@@ -94,6 +107,7 @@ static rf_job *rf_job_from_row(PGresult *result, int row) {
         position += (uint32_t)lengths[i];
     }
     job->undecodable = rf_job_check(job);
+    job->resumed = rf_job_resumed(job);
     job->claim.id = rf_read_int(job->data + job->offset[RF_ID], 8);
     job->claim.attempt = (int32_t)rf_read_int(job->data + job->offset[RF_ATTEMPT], job->length[RF_ATTEMPT]);
     job->claim.attempted_at = rf_read_int(job->data + job->offset[RF_ATTEMPTED_AT], job->length[RF_ATTEMPTED_AT]);

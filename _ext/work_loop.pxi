@@ -65,7 +65,8 @@ cdef class WorkLoop:
         if kind < 0:
             kind = len(self._works) - 1
         work = self._works[kind]
-        if work is None or row._cancelled or row._job.undecodable >= 0 or getattr(job, _RUN) is not None:
+        if work is None or row._cancelled or row._job.undecodable >= 0 or row._job.resumed \
+                or getattr(job, _RUN) is not None:
             self._execute(job, active)
             return 0
         PyObject_SetAttr(job, _UNIT, self._units[kind])

@@ -160,6 +160,7 @@ class Config:
     leader's election alone; a pool given to `from_pool` keeps its own.
     `pooler`: how a PgBouncer before the database, if there is one, lends its sessions: "auto" finds out. In transaction
     mode nothing is kept in a session: the client polls, prepares nothing, and takes no session's lock.
+    `fetch_only_known_kinds`: jobs of kinds without a worker here, as they are at the start, are left alone.
     `asynchronous_fetch`: True (default False) lets the fetcher's session, and no other, commit without waiting for the
     disk (`synchronous_commit = off`): a job starts sooner by the time of one flush. Where a flush took 5 ms the median
     fell from 5.8 ms after the insert to 0.2, and 100 workers did 23,200 jobs of 1 ms a second, not 15,000; where it
@@ -189,6 +190,7 @@ class Config:
     id: str | None = None
     schema: str | None = None
     fetch_cooldown: Duration = DEFAULT_FETCH_COOLDOWN
+    fetch_only_known_kinds: bool = False
     fetch_poll_interval: Duration = DEFAULT_FETCH_POLL_INTERVAL
     job_timeout: Duration = DEFAULT_JOB_TIMEOUT
     job_stuck_threshold: Duration = 10.0
@@ -265,6 +267,8 @@ class Config:
             raise ConfigError(f"pooler must be 'auto', 'session' or 'transaction', got {self.pooler!r}")
         if not isinstance(self.asynchronous_fetch, bool):
             raise ConfigError(f"asynchronous_fetch must be True or False, got {_short(self.asynchronous_fetch)}")
+        if not isinstance(self.fetch_only_known_kinds, bool):
+            raise ConfigError(f"fetch_only_known_kinds must be True or False, got {self.fetch_only_known_kinds!r:.80}")
         self.extensions()
         _check_handler("error_handler", getattr(self.error_handler, "handle_error", self.error_handler), "job, error")
         _check_handler("job_stuck_handler", self.job_stuck_handler, "params")

@@ -36,6 +36,8 @@ _MAY_LOSE_DIGITS = re.compile(rb"[0-9][0-9.]{15}|[0-9][eE]")
 _LONG_NUMBER = re.compile(rb"[eE][+-]?[0-9]{4}|[0-9][0-9.]{3000}")
 _STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_SPACES = re.compile(r"[ \t\r\n]*")
+_SKIP = json.JSONDecoder(parse_float=str, parse_int=str, strict=False)  # for where a value ends, not for what it is
 _IDENTIFIER = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -132,6 +134,45 @@ def decode(raw: bytes) -> Any:
         return loads_exact(raw)
     except (ValueError, RecursionError, ArithmeticError) as error:
         raise DecodeError(f"stored JSON cannot be read: {error}") from error
+
+
+def raw_members(text: bytes) -> dict[str, bytes]:
+    """The members of a stored JSON object by key, with each value as it stands. `ValueError` for what is none."""
+    found = {}
+    rest = text.decode()
+    position = _begin_of(rest, "{")
+    while rest[position] != "}":
+        key, position = _SKIP.raw_decode(rest, position)
+        begin = _SPACES.match(rest, _SPACES.match(rest, position).end() + 1).end()  # type: ignore[union-attr]
+        _, position = _SKIP.raw_decode(rest, begin)
+        found[key] = rest[begin:position].encode()
+        position = _next_of(rest, position)
+    return found
+
+
+def raw_elements(text: bytes) -> list[bytes]:
+    """The elements of a stored JSON array, each as it stands. `ValueError` for what is no array."""
+    found = []
+    rest = text.decode()
+    position = _begin_of(rest, "[")
+    while rest[position] != "]":
+        begin = position
+        _, position = _SKIP.raw_decode(rest, begin)
+        found.append(rest[begin:position].encode())
+        position = _next_of(rest, position)
+    return found
+
+
+def _begin_of(text: str, opening: str) -> int:
+    if not text.startswith(opening):
+        raise ValueError(f"begins with {text[:1]!r}, not with {opening!r}")
+    return _SPACES.match(text, 1).end()  # type: ignore[union-attr]
+
+
+def _next_of(text: str, position: int) -> int:
+    """Behind a value: the next one, or the closing bracket."""
+    position = _SPACES.match(text, position).end()  # type: ignore[union-attr]
+    return _SPACES.match(text, position + 1).end() if text[position] == "," else position  # type: ignore[union-attr]
 
 
 def refuse_non_finite(value: Any, field: str = "args") -> None:

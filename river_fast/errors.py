@@ -60,6 +60,11 @@ class UnknownJobKindError(RiverError):
         super().__init__(f"job kind is not registered in the client's Workers bundle: {kind}")  # River's text
 
 
+class ResumableError(RiverError):
+    """Steps of a resumable job that cannot be run as they are: a name twice, one inside another, or saved progress
+    whose step is not there any more. The attempt fails with it."""
+
+
 class UniqueConflictError(RiverError):
     """A change of state, or a COPY insert, would break a unique job's uniqueness."""
 

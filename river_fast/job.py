@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from river_fast.attempt_error import AttemptError, decode_attempt_error
 from river_fast.job_row import (
@@ -29,8 +29,11 @@ from river_fast.job_row import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from river_fast.job_run import JobRun
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -204,6 +207,48 @@ class Job(Generic[T]):
     def set_metadata(self, key: str, value: Any) -> None:
         """Merge one top-level key into the metadata with the outcome; keys starting with `river:` are refused."""
         self._running().set_metadata(key, value)
+
+    @overload
+    def step(self, name: str, fn: Callable[[], Awaitable[R]]) -> Awaitable[R | None]: ...
+    @overload
+    def step(self, name: str, fn: Callable[[], R]) -> R | None: ...
+    def step(self, name: str, fn: Callable[[], Any]) -> Any:
+        """Run `fn()` as a named step and give its answer; None where an earlier attempt finished it. River:
+        ResumableStep.
+
+        For an `async def` the answer is awaited. The names of finished steps go into the metadata when the attempt ends
+        without completing the job, for whatever reason; the next attempt begins behind them. Once a step failed, the
+        steps behind it are passed over and the attempt fails with that error, even if the job swallows it. Raises
+        `ResumableError` for a name used twice and for a step inside another.
+        """
+        return self._running().resumable.step(name, fn)
+
+    @overload
+    def step_cursor(self, name: str, fn: Callable[[Any], Awaitable[R]]) -> Awaitable[R | None]: ...
+    @overload
+    def step_cursor(self, name: str, fn: Callable[[Any], R]) -> R | None: ...
+    def step_cursor(self, name: str, fn: Callable[[Any], Any]) -> Any:
+        """As `step`, with `fn(cursor)`: what `set_cursor` said last in the attempt before, None at first. River:
+        ResumableStepCursor."""
+        return self._running().resumable.step_cursor(name, fn)
+
+    def set_cursor(self, value: Any) -> None:
+        """In a cursor step: how far it came (any JSON), stored if the attempt ends without completing the job. River:
+        ResumableSetCursor."""
+        self._running().resumable.set_cursor(value)
+
+    def set_step_tx(self, conn: Any) -> Any:
+        """In a step: store it as finished, and every cursor, in the caller's transaction; awaitable for an async
+        connection. River: ResumableSetStepTx.
+
+        Commit before the step returns. Fenced: raises `JobLostError` when the row is no longer this attempt's. Returns
+        the job as stored.
+        """
+        return self._running().set_step_tx(conn)
+
+    def set_cursor_tx(self, conn: Any, value: Any) -> Any:
+        """In a cursor step: as `set_step_tx`, with the step's cursor. River: ResumableSetStepCursorTx."""
+        return self._running().set_cursor_tx(conn, value)
 
     def complete_tx(self, conn: Any) -> Any:
         """Complete the job in the caller's transaction; awaitable for an async connection. River: JobCompleteTx.

@@ -8,6 +8,7 @@ straight path compiled (`_ext/work_loop.pxi`) and come here with all other jobs,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -206,7 +207,7 @@ class JobExecutor:
 
     def interrupted(self, job: Job[Any]) -> JobSetState:
         """The outcome of a job that a stop leaves behind."""
-        return JobSetState.interrupted(job._run.staged() if job._run is not None else None)
+        return JobSetState.interrupted(job._run.staged(failed=True) if job._run is not None else None)
 
     def _prepare(self, job: Job[Any], row: FetchedRow, unit: BoundUnit) -> None:
         """What few jobs need before they start; raises the error that stands for a job that shall not run."""
@@ -215,6 +216,8 @@ class JobExecutor:
         if row.cancelled:
             self.run_of(job).cancel("remote")
         job.raise_if_cancelled()
+        if row.resumed:
+            self.run_of(job).resumable  # noqa: B018 (reads what earlier attempts left: a `DecodeError` is the job's)
         if unit.timeout_of is not None:
             limit = unit.timeout_of(job)
             if limit is not None:
@@ -230,16 +233,21 @@ class JobExecutor:
             self._logger.exception("the outcome of job %d could not be told; it counts as failed", row.id)
             age = (time.monotonic_ns() - row.started_ns) / 1e9
             encoded = encode_attempt_error(broken if error is None else error, row.attempt, age)
+            metadata = None
+            with contextlib.suppress(BaseException):
+                metadata = None if run is None else run.staged(failed=True)
             if row.attempt >= row.max_attempts:
-                return JobSetState.discarded(encoded)
-            return JobSetState.error_available(self._default_policy.delay_seconds(1), encoded)
+                return JobSetState.discarded(encoded, metadata)
+            return JobSetState.error_available(self._default_policy.delay_seconds(1), encoded, metadata)
 
     def _classified(
         self, job: Job[Any], row: FetchedRow, unit: BoundUnit, run: JobRun | None, error: BaseException | None
     ) -> JobSetState:
         """River's mapping (river.md 2.4), in its order."""
         cause = None if run is None else run.cancel_cause
-        metadata = None if run is None else run.staged()
+        unfinished = None if run is None else run.take_error()
+        error = unfinished if error is None else error
+        metadata = None if run is None else run.staged(failed=error is not None)
         if error is None:
             return JobSetState.completed(metadata)
         if run is not None and cause is not None and isinstance(error, asyncio.CancelledError):
@@ -264,7 +272,7 @@ class JobExecutor:
     def _snoozed(self, job: Job[Any], delay: float) -> JobSetState:
         run = self.run_of(job)
         run.stage("snoozes", snooze_count(job.metadata.get("snoozes")))
-        metadata = run.staged()
+        metadata = run.staged(failed=True)
         assert metadata is not None
         if delay <= self._soon:
             return JobSetState.snoozed_available(delay, metadata)
@@ -276,7 +284,7 @@ class JobExecutor:
         encoded = encode_attempt_error(error, row.attempt, age)
         if self._handle_error is not None:
             cancelled = self._is_cancelled_by_handler(job, error)
-            metadata = None if job._run is None else job._run.staged()  # it may have staged some
+            metadata = None if job._run is None else job._run.staged(failed=True)  # it may have staged some
             if cancelled:
                 return JobSetState.cancelled(encoded, metadata)
         if row.attempt >= row.max_attempts:

@@ -22,9 +22,10 @@ from river_fast.errors import (
 )
 from river_fast.job import Job
 from river_fast.job_row import StoredRow
+from river_fast.resumable import Resumable, encode_cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 CancelCause = Literal["remote", "timeout", "stop"]
 
@@ -48,6 +49,7 @@ class JobRun:
         self.stuck = False
         self._slot_freed = self._ended = False
         self.timeout: float | None = None  # of a class worker that decides by job
+        self._resumable: Resumable | None = None
 
     # Cancelling: any thread.
 
@@ -119,30 +121,57 @@ class JobRun:
         """What `record_output` staged, as the member of an object; empty where it staged nothing."""
         return self._metadata.get("output", b"")
 
-    def staged(self) -> bytes | None:
-        """All that was staged as one JSON object, None where nothing was."""
+    def staged(self, *, failed: bool) -> bytes | None:
+        """All that was staged as one JSON object, None where nothing was. `failed`: with the progress through its
+        steps, which an attempt that did not complete its job leaves to the next."""
         # one step under the GIL: a thread that the job left behind may stage meanwhile
-        return b"{" + b",".join(list(self._metadata.values())) + b"}" if self._metadata else None
+        members = list(self._metadata.values())
+        if failed and self._resumable is not None:
+            members += self._resumable.progress().values()
+        return b"{" + b",".join(members) + b"}" if members else None
 
-    # Completing in the caller's transaction.
+    # Steps: the worker that runs the job.
+
+    @property
+    def resumable(self) -> Resumable:
+        """The job's steps, made at the first; `DecodeError` where stored progress cannot be read."""
+        if self._resumable is None:
+            self._resumable = Resumable(self._job.encoded_metadata)
+        return self._resumable
+
+    def take_error(self) -> BaseException | None:
+        """Why a job whose worker returned did not complete all the same."""
+        return None if self._resumable is None else self._resumable.take_error()
+
+    def set_step_tx(self, conn: Any) -> Job[Any] | Awaitable[Job[Any]]:
+        return self._checkpoint(conn, *self.resumable.checkpoint())
+
+    def set_cursor_tx(self, conn: Any, value: Any) -> Job[Any] | Awaitable[Job[Any]]:
+        return self._checkpoint(conn, *self.resumable.checkpoint(encode_cursor(value)))
+
+    def _checkpoint(self, conn: Any, metadata: str, written: Callable[[], None]) -> Job[Any] | Awaitable[Job[Any]]:
+        return self._run_on(conn, self._fenced("job_checkpoint_tx", metadata, written))
+
+    # In the caller's transaction.
 
     def complete_tx(self, conn: Any) -> Job[Any] | Awaitable[Job[Any]]:
-        statement = self._complete_statement()
+        staged = self.staged(failed=False)
+        return self._run_on(conn, self._fenced("job_complete_tx", None if staged is None else staged.decode()))
+
+    def _run_on(self, conn: Any, statement: Statement[Job[Any]]) -> Job[Any] | Awaitable[Job[Any]]:
         if self._driver.is_async(conn):
-            return self._complete_async(conn, statement)
+            return self._run_on_async(conn, statement)
         return self._driver.on(conn).run(statement)
 
-    async def _complete_async(self, conn: Any, statement: Statement[Job[Any]]) -> Job[Any]:
+    async def _run_on_async(self, conn: Any, statement: Statement[Job[Any]]) -> Job[Any]:
         return await self._driver.on_async(conn).run(statement)
 
-    def _complete_statement(self) -> Statement[Job[Any]]:
+    def _fenced(
+        self, name: str, metadata: str | None, written: Callable[[], None] = lambda: None
+    ) -> Statement[Job[Any]]:
+        """A statement that changes the row if it still is this attempt's; `written` is called once it did."""
         job = self._job
-        params = {
-            "id": job.id,
-            "attempt": job.attempt,
-            "attempted_at": job.attempted_at,
-            "metadata": None if (staged := self.staged()) is None else staged.decode(),
-        }
+        params = {"id": job.id, "attempt": job.attempt, "attempted_at": job.attempted_at, "metadata": metadata}
 
         def parse(rows: list[RawRow], count: int) -> Job[Any]:
             if not rows:
@@ -150,9 +179,10 @@ class JobRun:
                     f"job {job.id} is no longer this attempt's ({job.attempt}): it was finished, freed or deleted"
                     " meanwhile; roll the transaction back"
                 )
+            written()
             return Job(StoredRow(rows[0]), job._unit)
 
-        return Statement("job_complete_tx", params, parse)
+        return Statement(name, params, parse)
 
 
 def check_metadata_key(key: str) -> None:

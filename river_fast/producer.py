@@ -35,11 +35,13 @@ STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock",
 JOIN_TIMEOUT = 1.0  # threads that were told to end and have nothing to wait for
 
 
-def fetcher_statements(driver: Driver, capabilities: Capabilities) -> dict[str, bytes]:
-    """The texts for the compiled fetcher, on the driver's schema."""
+def fetcher_statements(driver: Driver, capabilities: Capabilities, only_known: bool = False) -> dict[str, bytes]:
+    """The texts for the compiled fetcher, on the driver's schema; `only_known`: with kinds as the last parameter."""
     texts = {name: driver.statement_text(name) for name in STATEMENTS}
     if capabilities.is_yugabyte:  # it has no ctid
         texts["job_get_available"] = driver.statement_text("job_get_available_by_id")
+    if only_known:
+        texts = {name: text.replace(b"--known", b"") for name, text in texts.items()}
     return texts
 
 
@@ -96,7 +98,7 @@ class Producer(Service):
         self._fetcher = compiled.Fetcher(
             conninfo=driver.hot_conninfo("fetcher"),
             setup=driver.hot_setup("fetcher", channels),
-            statements=fetcher_statements(driver, capabilities),
+            statements=fetcher_statements(driver, capabilities, config.fetch_only_known_kinds),
             client_id=client_id,
             lock_key=lock_key if capabilities.session_locks else 0,
             kinds=[kind for kind, _ in units],
@@ -105,6 +107,7 @@ class Producer(Service):
             notify=capabilities.notify,
             begin=driver.hot_begin("fetcher"),
             heartbeat_key=heartbeat_key,
+            only_known=config.fetch_only_known_kinds,
         )
         self._metric_hooks = config.extensions().metric_emit
         if self._metric_hooks:

@@ -21,14 +21,14 @@ def worker_for(body: Any, is_async: bool, **options: Any) -> river.Workers:
     return workers_of(work_async if is_async else body, **options)
 
 
-def work_one(client: river.Client, opts: river.InsertOpts | None = None) -> river.Job[Any]:
-    """Inserts one job before the start, works it until its attempt is over, and returns the row as it was stored then:
-    a job that failed is soon fetched again."""
+def work_one(client: river.Client, opts: river.InsertOpts | None = None, *, row: int | None = None) -> river.Job[Any]:
+    """Inserts one job before the start (or takes the `row` that is there), works it until its attempt is over, and
+    returns the row as it was stored then: a job that failed is soon fetched again."""
     with client.subscribe() as events:
-        job = client.insert(Args(1), opts).job
+        job_id = client.insert(Args(1), opts).job.id if row is None else row
         client.start()
         event = events.get(20)
     assert event is not None
     assert event.job is not None
-    assert event.job.id == job.id
+    assert event.job.id == job_id
     return event.job

@@ -91,6 +91,35 @@ def test_fetch_plan_settled_on_a_small_table_holds_when_the_table_has_grown(grow
         assert plan.rows_read() <= 200
 
 
+KINDS = {"ours": ["noop"], "both": ["noop", "other"], "nobody's": ["other"]}
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+@every_mode
+@every_state
+def test_fetch_of_known_kinds_goes_by_the_fetching_index_however_rare_they_seem(
+    tables: dict[str, Table], state: str, mode: str, kinds: str
+) -> None:
+    """By the index on kind, all their jobs would be read and sorted for each fetch."""
+    with tables[state].connect("fetcher") as fetcher:
+        for batch in (1, 64, 1000):
+            fetched = ("default", batch, "client", KINDS[kinds])
+            assert_fetch(fetcher.plans("job_get_available+known", *fetched, mode=mode))
+        plan = fetcher.plans("queue_poll+known", ["empty", "default"], KINDS[kinds], mode=mode)
+        assert plan.scans() == [f"Index Scan using {FETCHING_INDEX}"], plan
+
+
+@every_state
+def test_fetch_of_known_kinds_reads_no_more_rows_than_it_claims_where_all_are_ours(
+    tables: dict[str, Table], state: str
+) -> None:
+    with tables[state].connect("fetcher") as fetcher:
+        fetcher.prepare("job_get_available+known")
+        with fetcher.conn.transaction(force_rollback=True):
+            plan = fetcher.analyze("job_get_available+known", "default", 100, "client", ["noop"])
+        assert plan.rows_read() <= 200, plan
+
+
 @every_mode
 @every_state
 def test_giving_back_finds_jobs_by_the_primary_key(tables: dict[str, Table], state: str, mode: str) -> None:

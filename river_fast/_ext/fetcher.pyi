@@ -68,7 +68,10 @@ class FetchedRow:
         """A remote cancel came while the job waited in the ring."""
     @property
     def plain(self) -> bool:
-        """Neither cancelled nor undecodable: the job may simply run."""
+        """Neither cancelled, undecodable nor resumed: the job may simply run."""
+    @property
+    def resumed(self) -> bool:
+        """An earlier attempt left progress in the metadata (river_fast/resumable.py)."""
     def begin(self) -> None:
         """Its run begins now, not when it was popped: an async job's, whose Task had to wait for its first step."""
     @property
@@ -109,6 +112,7 @@ class Fetcher:
         notify: bool = True,               # whether the server has NOTIFY: for the queues of what is given back
         begin: bytes = b"",                # opens each operation's transaction where sessions are shared; else none
         heartbeat_key: int = 0,            # of the client's row in river_fast_client; 0: it has none
+        only_known: bool = False,          # job_get_available and queue_poll take `kinds` as their last parameter
     ) -> Fetcher: ...
     def run(self) -> None:
         """The fetcher thread's body, without the GIL: connect, lock, fetch, until `close`. Call once, in its thread."""

@@ -1,4 +1,4 @@
--- job_get_available where ctid cannot be used (YugabyteDB): $1 queue, $2 limit, $3 client id.
+-- job_get_available where ctid cannot be used (YugabyteDB): $1 queue, $2 limit, $3 client id, $4 kinds in that form.
 UPDATE @schema@river_job
 SET state = 'running',
     attempt = attempt + 1,
@@ -16,6 +16,7 @@ WHERE id = ANY (ARRAY(
         AND queue = $1::pg_catalog.text
         AND scheduled_at <= pg_catalog.now()
         AND attempt < 32767
+--known        AND CASE WHEN kind = ANY ($4::pg_catalog.text[]) THEN 1 END IS NOT NULL
     ORDER BY priority, scheduled_at, id
     LIMIT $2::pg_catalog.int8
     FOR UPDATE SKIP LOCKED

@@ -86,6 +86,34 @@ static void check_unsaid_streams(void) {
     rf_queue_free(r.queue);
 }
 
+/* Fetches of known kinds alone that read past many jobs of others: a fifth of the time, whoever asks how often. */
+static void check_walks(void) {
+    rf_queue *queue = rf_queue_new("q", 1, 0);
+    queue->cooldown = 2 * RF_MS;
+    atomic_store(&queue->slots.limit, 100);
+    int64_t now = RF_SECOND, walked = 0, began = now;
+    rf_pace_start(queue, now);
+    CHECK(!rf_pace_walked(queue, now, RF_WALK_SHORT - 1, 100, 0));                 /* short */
+    CHECK(!rf_pace_walked(queue, now, 50 * RF_MS, 100, 100));                      /* all that was asked for */
+    CHECK(!rf_pace_walked(queue, now, 40 * RF_MS, 5000, 1000));                    /* it brought what it took */
+    CHECK(queue->own.rest_until == 0);
+    for (; now < began + 10 * RF_SECOND; now += RF_MS / 10) {
+        rf_pace_notified(queue, now);
+        if (rf_pace_due(queue, now) > now) continue;
+        int64_t took = 10 * RF_MS + (int64_t)(rng() % 200) * RF_MS, rows = (int64_t)(rng() % 3);
+        rf_pace_spend(queue, now);
+        queue->own.again = queue->own.notified = false;
+        now += took;
+        walked += took;
+        rf_pace_fetched(queue, now, false, 100, rows, (double)rows);
+        CHECK(rf_pace_walked(queue, now, took, 100, rows));
+        CHECK(rf_pace_ask(queue) >= now + took * RF_WALK_REST);
+        checked++;
+    }
+    CHECK(walked <= (now - began) / 5 + 250 * RF_MS && walked >= (now - began) / 6 - 250 * RF_MS);
+    rf_queue_free(queue);
+}
+
 int main(void) {
     uint64_t size = env("RF_SIZE", 600) / 10;
     give_up_after((unsigned)env("RF_PATIENCE", 60));
@@ -93,6 +121,7 @@ int main(void) {
     for (uint64_t i = 0; i < size; i++) {
         check_told_jobs();
         check_unsaid_streams();
+        if (i % 10 == 0) check_walks();
     }
     printf("ok n=%llu\n", (unsigned long long)checked);
     return 0;
