@@ -163,6 +163,10 @@ def test_async_client_in_transaction_mode(
     assert bouncer.sessions(3) == [CLEAN] * 3
 
 
+def call_inner(params: Any, inner: Any) -> Any:
+    return inner(params)
+
+
 @pytest.mark.timeout(180)
 def test_inserts_through_it_wake_workers_that_listen_at_the_server(
     pgbouncer: Any, make: Any, dsn: str, conn: psycopg.Connection
@@ -174,9 +178,12 @@ def test_inserts_through_it_wake_workers_that_listen_at_the_server(
     eventually(lambda: worker.stats()["fetches"] + worker.stats()["empty_fetches"], what="the first, empty fetch")
     for n in range(3):
         assert inserter.wait(inserter.insert(Args(n)).job, 60).state == "completed"
+    through = make(bouncer.dsn, plugins=[river.Plugin(insert_begin=str, insert_many=call_inner)])
+    assert inserter.wait(through.insert(Args()).job, 60).state == "completed"
     with psycopg.connect(bouncer.dsn, prepare_threshold=None) as own:
-        job = inserter.insert_tx(own, Args()).job
-    assert inserter.wait(job, 60).state == "completed"
+        jobs = [each.insert_tx(own, Args()).job for each in (inserter, through)]
+    for job in jobs:
+        assert inserter.wait(job, 60).state == "completed"
 
 
 @pytest.mark.timeout(180)

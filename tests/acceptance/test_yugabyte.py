@@ -51,6 +51,9 @@ def test_whole_client_works_without_what_yugabytedb_lacks(
     once, twice = (client.insert(Args(1000), unique) for _ in range(2))
     assert (once.unique_skipped_as_duplicate, twice.unique_skipped_as_duplicate) == (False, True)
     ids.append(once.job.id)
+    through = client_on(yugabyte, schema, None, plugins=[river.Plugin(insert_many=lambda params, inner: inner(params))])
+    assert through.insert(Args(1000), unique).unique_skipped_as_duplicate
+    through.stop()
     client.start()
     try:
         assert client._services is not None
