@@ -63,6 +63,7 @@ class OurPeer:
         rescue_ms: int = 0,
         retry_ms: int = 0,
         timeout_ms: int = 0,
+        periodic: Iterable[Mapping[str, Any]] = (),
         **config: Any,
     ) -> str:
         """What `openParams` of peer.go has; what else is given goes to the `Config` as it is."""
@@ -76,6 +77,7 @@ class OurPeer:
                 config[name] = millis / 1000
         if retry_ms:
             config["retry_policy"] = RetryAfter(timedelta(milliseconds=retry_ms))
+        config["periodic_jobs"] = [periodic_job(params) for params in periodic]
         if queues:
             workers = river.Workers()
             for kind in kinds:
@@ -176,6 +178,12 @@ class OurPeer:
 
     def queue_update(self, name: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return queue_fields(self.client.queue_update(name, metadata))
+
+
+def periodic_job(params: Mapping[str, Any]) -> river.PeriodicJob:
+    (job,) = many_params([params["job"]])
+    schedule = river.PeriodicInterval(timedelta(milliseconds=params["every_ms"]))
+    return river.PeriodicJob(schedule, lambda: job, params["id"], params["at_start"])
 
 
 def many_params(jobs: Iterable[Mapping[str, Any]]) -> list[river.InsertManyParams]:
