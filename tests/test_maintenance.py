@@ -35,7 +35,7 @@ def test_a_mistake_in_a_pass_does_not_end_the_service(driver: PsycopgDriver) -> 
     sweeper = Sweeper(driver)
     sweeper.lead(lambda: True, stagger=False)
     sweeper.passed.activate()
-    whole, mistakes = sweeper._work_batch, iter([KeyError("x"), ValueError("y")])
+    whole, mistakes = sweeper._work_batch, iter([KeyError("x"), SystemExit("y")])
 
     def mistaken(limit: int) -> int:
         for mistake in mistakes:

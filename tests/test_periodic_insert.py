@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import river_fast as river
 from river_fast.driver.psycopg import PsycopgDriver
-from river_fast.errors import ConfigError, DatabaseError
+from river_fast.errors import DatabaseError, MigrationError
 from river_fast.inserter import Inserter
 from river_fast.maintenance.periodic_insert import insert_apart
 from tests.fix_periodic import NOON, Ping, Rig, driver, every, minutes, rig
@@ -33,7 +34,7 @@ def test_all_go_together_and_each_by_itself_where_one_is_at_fault() -> None:
     assert (sent[1:], lost) == ([[1, 2, 3], [1], [2], [3]], [2])
 
 
-@pytest.mark.parametrize("error", [DatabaseError("gone"), DatabaseError("not allowed", "42501"), ConfigError("no")])
+@pytest.mark.parametrize("error", [DatabaseError("gone"), DatabaseError("no right", "42501"), MigrationError("old")])
 def test_what_is_wrong_with_all_is_raised_at_once(error: Exception) -> None:
     sent: list[int] = []
 
@@ -74,8 +75,22 @@ def raising() -> None:
     raise ValueError("the constructor's own")
 
 
+def exiting() -> None:
+    raise SystemExit("the constructor's way out")
+
+
+async def asynchronous(params: river.JobInsertParams) -> None: ...
+
+
+@dataclass
+class Hooked(river.JobArgs, kind="periodic_hooked", hooks=[river.Plugin(insert_begin=asynchronous)]):
+    """Its own hook cannot run on a thread."""
+
+
 BAD = {
     "raises": (raising, "the constructor's own"),
+    "exits": (exiting, "the constructor's way out"),
+    "a hook that cannot run": (Hooked, "asynchronous is an `async def`"),
     "no args": (lambda: 5, "no kind"),
     "args that are no JSON": (lambda: river.RawArgs("periodic_raw", {"n": float("nan")}), "nan"),
     "bad options": (lambda: (Ping(), river.InsertOpts(priority=9)), "priority"),
@@ -124,7 +139,7 @@ def test_a_kind_without_a_worker_is_told(driver: PsycopgDriver, rig: Rig, caplog
 
 def test_a_schedule_that_fails_stops_its_own_job_alone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     def failing(current: datetime) -> datetime:
-        raise ValueError("the schedule's own")
+        raise SystemExit("the schedule's own")
 
     wrong: list[Any] = [failing, lambda at: at, lambda at: at.replace(tzinfo=None), lambda at: "soon"]
     rig.bundle.add_many([river.PeriodicJob(river.ScheduleFunc(each), Ping) for each in wrong])

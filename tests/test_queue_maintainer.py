@@ -62,13 +62,14 @@ class FakeElector:
 
 
 class Janitor(Service):
-    """A maintenance service that only runs; `refusals` times its start fails."""
+    """A maintenance service that only runs; `refusals` times its start fails, with `error`."""
 
     name = "janitor"
 
-    def __init__(self, refusals: int = 0) -> None:
+    def __init__(self, refusals: int = 0, error: BaseException | None = None) -> None:
         super().__init__()
         self.refusals = refusals
+        self.error = error or RiverError("this service does not start")
         self.starts = 0
         self.stubborn = threading.Event()
         self.stubborn.set()
@@ -84,7 +85,7 @@ class Janitor(Service):
         self.starts += 1
         if self.refusals > 0:
             self.refusals -= 1
-            raise RiverError("this service does not start")
+            raise self.error
 
     def _run(self) -> None:
         self._stopping.wait()
@@ -168,11 +169,12 @@ def test_trust_that_runs_out_ends_the_services_though_the_elector_says_nothing(
     assert phases(janitors) == [Phase.STOPPED] * 2
 
 
+@pytest.mark.parametrize("error", [RiverError("no"), ValueError("a hook's"), SystemExit("a hook that exits")], ids=repr)
 def test_a_start_that_fails_is_tried_three_times_then_this_very_term_is_resigned(
-    elector: FakeElector, monkeypatch: pytest.MonkeyPatch
+    elector: FakeElector, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     monkeypatch.setattr(queue_maintainer_module, "START_BACKOFF", (0.0, 0.01, 0.01))
-    fine, failing = Janitor(), Janitor(refusals=3)
+    fine, failing = Janitor(), Janitor(refusals=3, error=error)
     maintainer = make(elector, [fine, failing])
     maintainer.start()
     term = elector.gain()

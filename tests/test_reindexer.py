@@ -335,12 +335,12 @@ class Broken:
         self.answer = answer
 
     def next(self, after: datetime, /) -> Any:
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
 
 
-@pytest.mark.parametrize("answer", [datetime(2020, 1, 1), "soon", 3, ValueError("no idea")], ids=repr)
+@pytest.mark.parametrize("answer", [datetime(2020, 1, 1), "soon", 3, ValueError("no idea"), SystemExit()], ids=repr)
 def test_a_schedule_that_answers_nonsense_is_no_schedule(
     driver: PsycopgDriver, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -108,7 +108,7 @@ class MaintenanceService(Service):
             self._fail(error)
         except UniqueConflictError as error:
             self._logger.warning("a rival kept taking the same unique keys, trying again later: %s", error)
-        except Exception:  # a mistake of ours, or of the user's own classes: the next pass may do better
+        except BaseException:  # a mistake of ours, or of the user's own classes: the next pass may do better
             self._logger.exception("%s failed", self.name)
 
     def _pass(self) -> int:

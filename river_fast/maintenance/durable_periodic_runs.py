@@ -108,10 +108,10 @@ class DurablePeriodicRuns:
             return
         self.ran.signal(list(runs))
 
-    def _lost(self, run: DurableRun, error: Exception) -> None:
+    def _lost(self, run: DurableRun, error: BaseException) -> None:
         self._fail(run.job, error)
 
-    def _fail(self, job: DurablePeriodicJob, error: Exception) -> None:
+    def _fail(self, job: DurablePeriodicJob, error: BaseException) -> None:
         """It stays due, is tried again after a while, and holds up no other."""
         self._logger.error("durable periodic job %r cannot run: %s", job.id, error)
         self._failed[job.id] = time.monotonic() + FAILED_AGAIN_AFTER

@@ -12,7 +12,6 @@ from typing import Any, Final, Protocol, TypeVar
 from river_fast.driver import Executor, Statement
 from river_fast.errors import (
     ClientStoppedError,
-    ConfigError,
     DatabaseError,
     InsertOutcomeUnknownError,
     MigrationError,
@@ -45,13 +44,13 @@ class Insert(Protocol):
 
 
 def insert_apart(
-    items: Sequence[T], send: Callable[[Sequence[T]], None], lost: Callable[[T, Exception], None]
+    items: Sequence[T], send: Callable[[Sequence[T]], None], lost: Callable[[T, BaseException], None]
 ) -> None:
     """`send` all of them, in one transaction; where that fails for what one of them is, each in its own, and `lost` is
     told of the one. Raises what is wrong with all of them."""
     try:
         send(items)
-    except Exception as error:
+    except BaseException as error:  # of hooks and middleware too, which may exit
         if is_of_all(error):
             raise
         if len(items) == 1:
@@ -61,10 +60,8 @@ def insert_apart(
             insert_apart([item], send, lost)
 
 
-def is_of_all(error: Exception) -> bool:
+def is_of_all(error: BaseException) -> bool:
     """Whether it may be another time, with the same jobs."""
     if isinstance(error, DatabaseError):
         return error.sqlstate is None or error.sqlstate[:2] not in OF_THE_ROW
-    return isinstance(
-        error, ClientStoppedError | ConfigError | InsertOutcomeUnknownError | MigrationError | NotInsertedError
-    )
+    return isinstance(error, ClientStoppedError | InsertOutcomeUnknownError | MigrationError | NotInsertedError)

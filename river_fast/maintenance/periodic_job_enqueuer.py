@@ -85,7 +85,7 @@ class PeriodicJobEnqueuer(MaintenanceService):
             try:
                 self._look()
                 self._start_hooks(PeriodicJobsStartParams(durable_jobs=tuple(self._durable.load())))
-            except Exception as error:
+            except BaseException as error:  # whatever it is, this term must end
                 self._logger.exception("a periodic_jobs_start hook failed")
                 raise RiverError(f"a periodic_jobs_start hook failed: {error!r}") from error
             self._hooked = term
@@ -120,7 +120,7 @@ class PeriodicJobEnqueuer(MaintenanceService):
         except DatabaseError as error:
             self._fail(error)
             return RETRY_AFTER
-        except Exception:  # middleware, hooks, schedules: others' code
+        except BaseException:  # middleware, hooks, schedules: others' code
             self._logger.exception("periodic jobs could not be inserted, trying again")
             return RETRY_AFTER
         self._failing = False
@@ -158,7 +158,7 @@ class PeriodicJobEnqueuer(MaintenanceService):
             params = run.job.construct()
             if params is not None:
                 return InsertManyParams(params.args, _timed(params, run))
-        except Exception:  # the user's; the other jobs are inserted all the same
+        except BaseException:  # the user's, which may exit; the other jobs are inserted all the same
             self._logger.exception("%s was not inserted: its constructor failed", name_of(run.job))
         self._runs.settle(run)
         return None
@@ -185,7 +185,7 @@ class PeriodicJobEnqueuer(MaintenanceService):
         """A stop meanwhile cancels it."""
         return self._insert(params, then, self._interruptible)
 
-    def _lost(self, made: tuple[PeriodicRun, InsertManyParams], error: Exception) -> None:
+    def _lost(self, made: tuple[PeriodicRun, InsertManyParams], error: BaseException) -> None:
         run, _ = made
         trace = None if isinstance(error, RiverError) else error  # of middleware, or a hook
         self._logger.error("%s was not inserted: %s", name_of(run.job), error, exc_info=trace)

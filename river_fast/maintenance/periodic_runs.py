@@ -103,7 +103,7 @@ class PeriodicRuns:
     def _next(self, job: PeriodicJob, current: datetime) -> datetime | None:
         try:
             return next_of(job.schedule, current)
-        except Exception:  # the schedule may be the user's own
+        except BaseException:  # the schedule may be the user's own
             self._logger.exception("the schedule of %s failed: it does not run again in this term", name_of(job))
             return None
 

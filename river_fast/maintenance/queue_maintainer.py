@@ -77,8 +77,11 @@ class QueueMaintainer(Service):
                     service.start()
                     if service.phase is Phase.STOPPING:  # still: from an earlier term
                         raise RiverError(f"{service.name} has not ended yet")
-            except (RiverError, OSError, RuntimeError) as error:  # RuntimeError: no thread to be had
-                self._logger.warning("the maintenance services cannot be started: %s", error)
+            except BaseException as error:  # of the user's hooks too, which may exit: a term must not go on so
+                expected = isinstance(error, RiverError | OSError | RuntimeError)  # RuntimeError: no thread to be had
+                self._logger.warning(
+                    "the maintenance services cannot be started: %s", error, exc_info=None if expected else error
+                )
                 self._stop_services()
             else:
                 self.started.signal(term)

@@ -91,7 +91,7 @@ class Reindexer(MaintenanceService):
             if at is None or (isinstance(at, datetime) and at.tzinfo is not None):
                 return at
             self._logger.error("reindexer_schedule gave %r, not an aware datetime; nothing is rebuilt", at)
-        except Exception:  # the user's own class
+        except BaseException:  # the user's own class
             self._logger.exception("reindexer_schedule failed; nothing is rebuilt")
         return None
 
