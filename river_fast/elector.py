@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from river_fast.control import LEADERSHIP_TOPIC, channel
-from river_fast.driver import Driver, RawRow, Statement
+from river_fast.driver import Driver, Executor, RawRow, Statement
 from river_fast.errors import DatabaseError
 from river_fast.job_row import decode_timestamptz
 from river_fast.startstop import Service
@@ -241,8 +241,11 @@ class Elector(Service):
                 self._failed("cannot resign; the lease ends by itself", error)
 
     def _elect(self) -> datetime | None:
-        params = {"leader_id": self._client_id, "lease": LEASE}
-        return self._run_within(ATTEMPT_TIMEOUT, Statement("leader_attempt_elect", params, _elected_at))
+        with self._driver.transaction(ATTEMPT_TIMEOUT + ANSWER_MARGIN, reserved=True) as executor:
+            if executor.run(Statement("leader_look", {}, lambda rows, _: bool(rows))):
+                return None  # of an idle fleet's followers this is all there is
+            params = {"leader_id": self._client_id, "lease": LEASE}
+            return _within(ATTEMPT_TIMEOUT, executor, Statement("leader_attempt_elect", params, _elected_at))
 
     def _reelect(self, term: Term) -> bool:
         params = {"leader_id": term.leader_id, "elected_at": term.elected_at, "lease": LEASE}
@@ -250,11 +253,8 @@ class Elector(Service):
         return self._run_within(ATTEMPT_TIMEOUT, statement)
 
     def _run_within(self, timeout: float, statement: Statement[T]) -> T:
-        """The server gives up first: a statement that nobody waits for any more could still win an election, and then
-        nobody would lead until that lease is over."""
         with self._driver.transaction(timeout + ANSWER_MARGIN, reserved=True) as executor:
-            executor.run(Statement("statement_timeout_set", {"milliseconds": str(int(timeout * 1000))}))
-            return executor.run(statement)
+            return _within(timeout, executor, statement)
 
     def _pause(self) -> float:
         return self._interval + random.uniform(0, min(INTERVAL_JITTER, self._interval))
@@ -281,6 +281,13 @@ class Elector(Service):
         elif action == "resigned" and told.get("leader_id") != self._client_id and self._held is None:
             self._others_resigned = True
             self._poke.set()
+
+
+def _within(timeout: float, executor: Executor, statement: Statement[T]) -> T:
+    """The server gives up first: a statement that nobody waits for any more could still win an election, and then
+    nobody would lead until that lease is over."""
+    executor.run(Statement("statement_timeout_set", {"milliseconds": str(int(timeout * 1000))}))
+    return executor.run(statement)
 
 
 def _elected_at(rows: list[RawRow], count: int) -> datetime | None:

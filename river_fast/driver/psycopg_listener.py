@@ -44,7 +44,7 @@ class PsycopgListener:
             if self._pgconn is None:
                 self._pgconn = self._connect(deadline)
                 self._execute(self._pgconn, session_sql(self._pgconn.server_version), deadline)
-            # A message of its own, and the pings say it again: pg_stat_activity shows what this connection is for.
+            # A message of its own, and the last one, pings or not: pg_stat_activity shows what this connection is for.
             self._execute(self._pgconn, commands, deadline)
             self._listening = commands
 
@@ -60,7 +60,10 @@ class PsycopgListener:
     def ping(self, timeout: float = 5.0) -> None:
         """A round trip, so that a dead peer is found out; raises when it takes longer than `timeout` seconds."""
         with translated():
-            self._execute(self._connected(), self._listening, time.monotonic() + timeout)
+            if psycopg.capabilities.has_pipeline():
+                self._synchronize(self._connected(), time.monotonic() + timeout)
+            else:
+                self._execute(self._connected(), self._listening, time.monotonic() + timeout)
 
     def interrupt(self) -> None:
         with self._wake_lock, contextlib.suppress(OSError):  # full: it wakes as it is; closed: nobody is left to wake
@@ -99,9 +102,7 @@ class PsycopgListener:
 
     def _execute(self, pgconn: pq.abc.PGconn, commands: str, deadline: float) -> None:
         pgconn.send_query(commands.encode())
-        while pgconn.flush():
-            self._await(pgconn.socket, select.POLLIN | select.POLLOUT, deadline, "server's attention")
-            pgconn.consume_input()
+        self._flush(pgconn, deadline)
         refused: pq.abc.PGresult | None = None
         while True:
             while pgconn.is_busy():
@@ -114,6 +115,24 @@ class PsycopgListener:
                 refused = result
         if refused is not None:
             raise psycopg.errors.error_from_result(refused)
+
+    def _synchronize(self, pgconn: pq.abc.PGconn, deadline: float) -> None:
+        """A round trip without a statement: the protocol's Sync, alone."""
+        pgconn.enter_pipeline_mode()
+        pgconn.pipeline_sync()
+        self._flush(pgconn, deadline)
+        while pgconn.is_busy():
+            self._await(pgconn.socket, select.POLLIN, deadline, "server's answer")
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
+            raise psycopg.OperationalError("the server did not answer a ping")
+        pgconn.exit_pipeline_mode()
+
+    def _flush(self, pgconn: pq.abc.PGconn, deadline: float) -> None:
+        while pgconn.flush():
+            self._await(pgconn.socket, select.POLLIN | select.POLLOUT, deadline, "server's attention")
+            pgconn.consume_input()
 
     def _await(self, fileno: int, events: int, deadline: float, what: str) -> None:
         outcome = self._poll(fileno, events, deadline)
