@@ -43,6 +43,7 @@ from river_fast.job_args import JobArgs, RawArgs, job_args, unique
 from river_fast.job_insert_params import JobInsertParams
 from river_fast.job_list import JobListResult
 from river_fast.job_list_cursor import JobListCursor
+from river_fast.job_log import JobLogHandler
 from river_fast.job_row import FAR_FUTURE, FAR_PAST
 from river_fast.job_stuck_handler import JobStuckHandler, JobStuckHandlerParams, JobStuckHandlerResult
 from river_fast.migrate import Migrator
@@ -100,6 +101,7 @@ __all__ = [
     "JobInterruptedError",
     "JobListCursor",
     "JobListResult",
+    "JobLogHandler",
     "JobLostError",
     "JobRunningError",
     "JobSnoozeError",

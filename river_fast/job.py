@@ -31,6 +31,7 @@ from river_fast.job_row import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from river_fast.job_log import JobLogger
     from river_fast.job_run import JobRun
 
 R = TypeVar("R")
@@ -207,6 +208,11 @@ class Job(Generic[T]):
     def set_metadata(self, key: str, value: Any) -> None:
         """Merge one top-level key into the metadata with the outcome; keys starting with `river:` are refused."""
         self._running().set_metadata(key, value)
+
+    @property
+    def logger(self) -> JobLogger:
+        """A standard logger whose records are kept with the job, in River's `river:log`; see `JobLogHandler`."""
+        return self._running().logger
 
     @overload
     def step(self, name: str, fn: Callable[[], Awaitable[R]]) -> Awaitable[R | None]: ...

@@ -21,6 +21,7 @@ from river_fast.errors import (
     ValidationError,
 )
 from river_fast.job import Job
+from river_fast.job_log import JobLog, JobLogger, JobLogHandler, working_handler
 from river_fast.job_row import StoredRow
 from river_fast.resumable import Resumable, encode_cursor
 
@@ -50,6 +51,7 @@ class JobRun:
         self._slot_freed = self._ended = False
         self.timeout: float | None = None  # of a class worker that decides by job
         self._resumable: Resumable | None = None
+        self._log: JobLog | None = None
 
     # Cancelling: any thread.
 
@@ -128,7 +130,21 @@ class JobRun:
         members = list(self._metadata.values())
         if failed and self._resumable is not None:
             members += self._resumable.progress().values()
+        if self._log is not None and (log := self._log.member(self._job)) is not None:
+            members.append(log)
         return b"{" + b",".join(members) + b"}" if members else None
+
+    # Logging: whatever runs in the job's context.
+
+    def log(self, handler: JobLogHandler) -> JobLog:
+        """This attempt's log, made within the bounds of `handler` if there is none."""
+        if self._log is None:
+            self._log = JobLog(handler)
+        return self._log
+
+    @property
+    def logger(self) -> JobLogger:
+        return JobLogger(self._job, self.log(working_handler(self._job)))
 
     # Steps: the worker that runs the job.
 

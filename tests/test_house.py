@@ -25,7 +25,7 @@ FLOORS = (
     " job_stuck_handler notify_limiter periodic_job pg_binary queue retry_policy stop_report version",
     "args_codec canonical_json config durable_periodic_job encoding insert_combiner insert_params job_args job_filters"
     " job_insert_params job_list_cursor periodic_job_bundle plugin resolved_opts startstop testsignal unique worker",
-    "driver job_executor job_run resumable work_chain",
+    "driver job_executor job_log job_run resumable work_chain",
     "insert_chain insert_plan insert_roles insert_statements"
     " async_runner cancel_checker completer deadline_watch durable_periodic_admin elector inserter job_admin"
     " job_list leader_admin liveness maintenance migrate notifier producer"
