@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 import river_fast as river
 from river_fast.driver.psycopg import PsycopgDriver
+from river_fast.driver.psycopg_session import sql_text
 from river_fast.errors import InsertOutcomeUnknownError
 from river_fast.maintenance import durable_periodic_runs as runs_module
 from river_fast.maintenance import periodic_job_enqueuer as enqueuer_module
@@ -298,3 +300,20 @@ def test_start_hooks_see_the_durable_jobs(durable: Rig, jobs: Any) -> None:
     durable.enqueuer = durable.made(start_hooks=told.append)
     durable.begin()
     assert [job.id for job in told[0].durable_jobs] == ["some"]
+
+
+def test_those_due_are_found_by_index_among_many(durable: Rig, jobs: Any, schema: str) -> None:
+    """A schedule for each of a service's users is looked at every 5 s."""
+    durable.conn.execute(
+        "INSERT INTO river_fast_periodic_job (id, schedule, kind, args, next_run_at)"
+        " SELECT 'id-' || n, '@daily', 'k', '{}', now() + n * interval '1 s' FROM generate_series(1, 20000) AS n"
+    )
+    params = {"now": NOON, "except_ids": [], "limit": 100}
+    for analysed in (False, True):
+        if analysed:
+            durable.conn.execute("ANALYZE river_fast_periodic_job")
+        for name in ("look", "due"):
+            query = "EXPLAIN (FORMAT JSON) " + sql_text(f"durable_periodic_job_{name}", schema)
+            plan = durable.conn.execute(query, params).fetchone()
+            assert plan is not None
+            assert "Seq Scan" not in json.dumps(plan[0]), f"{name}, analysed: {analysed}: {plan[0]}"

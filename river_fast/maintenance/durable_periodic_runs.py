@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from river_fast.driver import Driver, Executor, RawRow, Statement
+from river_fast.driver import Executor, RawRow, Statement
 from river_fast.durable_periodic_admin import durable_jobs
 from river_fast.durable_periodic_job import DurablePeriodicJob
 from river_fast.errors import DatabaseError, InsertOutcomeUnknownError, RiverError
 from river_fast.job_row import decode_timestamptz
 from river_fast.maintenance.periodic_insert import InsertThen, NotInsertedError, insert_apart
-from river_fast.testsignal import TestSignal
 
 TOGETHER: Final = 100  # jobs of one transaction
 FAILED_AGAIN_AFTER: Final = 60.0  # seconds; whoever mends the row, or the machine's zones, need not wait for a term
 EVERYTHING: Final = 10_000
+Session = Callable[[], AbstractContextManager[Executor]]  # each statement its own transaction; a stop cancels it
+
 TABLE_GONE: Final = ("42P01", "42501")  # the line was taken back, or a right
 
 
@@ -39,21 +41,21 @@ class DurableRun:
 class DurablePeriodicRuns:
     """As of the last look, `present`: whether the schema has the table; `next_at`: when the first of them is due."""
 
-    def __init__(self, driver: Driver, insert: InsertThen, logger: logging.Logger) -> None:
-        self._driver = driver
+    def __init__(self, schema: Callable[[], str], session: Session, insert: InsertThen, logger: logging.Logger) -> None:
+        self._schema = schema
+        self._session = session
         self._insert = insert
         self._logger = logger
         self._failed: dict[str, float] = {}  # id: when it is tried again
         self.present = False
         self.next_at: datetime | None = None
-        self.ran = TestSignal[list[DurableRun]]()
 
     def load(self) -> list[DurablePeriodicJob]:
         """All there are, paused ones too."""
         if not self.present:
             return []
         statement = Statement("durable_periodic_job_list", {"limit": EVERYTHING, "after": ""}, durable_jobs)
-        with self._driver.autocommit() as executor:
+        with self._session() as executor:
             return executor.run(statement)
 
     def look(self, executor: Executor) -> datetime:
@@ -65,7 +67,7 @@ class DurablePeriodicRuns:
                 if error.sqlstate not in TABLE_GONE:
                     raise
         self.next_at = None
-        now, self.present = executor.run(Statement("periodic_look", {"schema": self._driver.schema}, _found))
+        now, self.present = executor.run(Statement("periodic_look", {"schema": self._schema()}, _found))
         return self._look_at_table(executor) if self.present else now
 
     def _look_at_table(self, executor: Executor) -> datetime:
@@ -84,7 +86,7 @@ class DurablePeriodicRuns:
 
     def _due(self, now: datetime) -> list[DurableRun]:
         params = {"now": now, "except_ids": self._except(), "limit": TOGETHER}
-        with self._driver.autocommit() as executor:
+        with self._session() as executor:
             jobs = executor.run(Statement("durable_periodic_job_due", params, durable_jobs))
         runs = []
         for job in jobs:
@@ -101,12 +103,10 @@ class DurablePeriodicRuns:
             if params:
                 self._insert(params, [advance])
             else:
-                with self._driver.autocommit() as executor:
+                with self._session() as executor:
                     executor.run(advance)
         except InsertOutcomeUnknownError as error:
-            self._logger.warning("durable periodic jobs are looked at anew, their rows tell: %s", error)
-            return
-        self.ran.signal(list(runs))
+            self._logger.warning("durable periodic jobs are looked at anew, as their rows tell: %s", error)
 
     def _lost(self, run: DurableRun, error: BaseException) -> None:
         self._fail(run.job, error)
@@ -116,7 +116,7 @@ class DurablePeriodicRuns:
         self._logger.error("durable periodic job %r cannot run: %s", job.id, error)
         self._failed[job.id] = time.monotonic() + FAILED_AGAIN_AFTER
         params = {"id": job.id, "seen_at": job.updated_at, "error": f"{type(error).__name__}: {error}"[:2000]}
-        with self._driver.autocommit() as executor:
+        with self._session() as executor:
             executor.run(Statement("durable_periodic_job_fail", params))
 
     def _except(self) -> list[str]:

@@ -7,16 +7,17 @@ commit, and whoever leads next begins after it, so no time comes twice.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from river_fast.driver import Driver, RawRow, Statement
+from river_fast.driver import Driver, Executor, RawRow, Statement
 from river_fast.errors import DatabaseError, InsertOutcomeUnknownError, RiverError
 from river_fast.insert_opts import InsertManyParams, InsertOpts, JobInsertResult
 from river_fast.job_args import args_info
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOOK_AFTER: Final = 60.0  # seconds at most between two looks at the server's clock
 DURABLE_LOOK_AFTER: Final = 5.0  # the same where durable jobs may be defined by others
 RETRY_AFTER: Final = 1.0  # after a pass that failed
+ANSWER_TIMEOUT: Final = 15.0  # seconds; the server's own limit is 10, and who is silent for longer will not answer
 CLOCK_SET: Final = 60.0  # a server's clock that goes so many seconds more or less than ours was set
 WAKE_AFTER: Final = 0.001  # the due time is met, not missed by the rounding of a wait
 
@@ -62,7 +64,9 @@ class PeriodicJobEnqueuer(MaintenanceService):
         self._insert = insert
         self._term_now = term
         self._start_hooks = start_hooks
-        self._durable = DurablePeriodicRuns(driver, self._insert_interruptibly, self._logger)
+        self._durable = DurablePeriodicRuns(
+            lambda: driver.schema, self._session, self._insert_interruptibly, self._logger
+        )
         self._poke = threading.Event()
         self._term: Term | None = None
         self._hooked: Term | None = None
@@ -134,7 +138,7 @@ class PeriodicJobEnqueuer(MaintenanceService):
     def _look(self) -> datetime:
         """The server's time. Where its clock was set, schedules begin anew, as in a new term: the runs between are
         neither made up, nor waited for a second time."""
-        with self._driver.autocommit() as executor:
+        with self._session() as executor:
             asked = time.monotonic()
             now = self._durable.look(executor)
         if self._clock is not None:
@@ -179,11 +183,26 @@ class PeriodicJobEnqueuer(MaintenanceService):
             self._runs.settle(run)
         self.inserted.signal(results)
 
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Executor]:
+        """Each statement its own transaction. It ends when a stop comes, or when nobody answers."""
+        self._raise_if_stopping()
+        with self._driver.autocommit(ANSWER_TIMEOUT) as executor, self._interruptible(executor):
+            yield executor
+
     def _insert_interruptibly(
         self, params: Sequence[InsertManyParams], then: Sequence[Statement[Any]]
     ) -> list[JobInsertResult]:
         """A stop meanwhile cancels it."""
+        self._raise_if_stopping()
         return self._insert(params, then, self._interruptible)
+
+    def _fail(self, error: DatabaseError) -> None:
+        """Without the batches of other services."""
+        if not self._stopping.is_set():
+            self._logger.log(logging.DEBUG if self._failing else logging.WARNING, "%s failed: %s", self.name, error)
+            self._failing = True
+            self.failed.signal(error)
 
     def _lost(self, made: tuple[PeriodicRun, InsertManyParams], error: BaseException) -> None:
         run, _ = made

@@ -14,11 +14,9 @@ import river_fast as river
 from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.migrate import FAST, Migrator
-from tests.acceptance.test_yugabyte import client_on, lacking, yugabyte
 from tests.fix_client import Args, eventually, workers_of
 from tests.fix_proxy import Proxy
-
-__all__ = ["yugabyte"]
+from tests.fix_yugabyte import client_on, lacking
 
 TICK = timedelta(seconds=0.25)
 
