@@ -217,6 +217,38 @@ def test_hard_stop_interrupts_a_sleep_without_an_event(b: AdapterProcess) -> Non
     assert (stored(b, job["id"])["state"], stored(b, job["id"])["attempt"]) == ("available", 0)
 
 
+def test_resumable_cursor_goes_on_where_it_was(b: AdapterProcess) -> None:
+    b.call("start", client_id="b", fetch_poll_interval_ms=20, retry_delay_ms=1)
+    job = done(b, insert(b, "resumable_cursor")["id"])
+    assert (job["state"], job["attempt"]) == ("completed", 3)
+    assert (job["metadata"]["first_attempt"], job["metadata"]["cursor_observed"]) == (1, 7)
+
+
+def test_worker_kinds_and_the_alias(b: AdapterProcess, database: psycopg.Connection) -> None:
+    kinds = ["conformance_echo_peer", "conformance_echo_renamed"]
+    b.call("start", client_id="b", worker_kinds=kinds, fetch_only_known_kinds=True, fetch_poll_interval_ms=20)
+    args = '{"behavior": "", "duration_ms": 0, "message": ""}'
+    query = "INSERT INTO river_job (args, kind, max_attempts) VALUES (%s, %s, 25) RETURNING id"
+    ids = [database.execute(query, [args, kind]).fetchone()[0] for kind in ("nobody", *kinds)]  # type: ignore[index]
+    assert done(b, insert(b)["id"])["state"] == "completed", "by its new name"
+    for job_id in ids[1:]:
+        assert done(b, job_id)["state"] == "completed"
+    assert stored(b, ids[0])["state"] == "available", "nobody here knows it"
+    b.call("stop")
+    b.call("start", client_id="b", worker_kinds=kinds[:1], fetch_poll_interval_ms=20)
+    eventually(lambda: stored(b, insert(b)["id"]) and stored(b, ids[0])["errors"])
+
+
+def test_periodic_starts_are_counted_always(b: AdapterProcess) -> None:
+    tuning = {"elect_interval_ms": 50, "scheduler_interval_ms": 0}
+    b.call("start", client_id="b", periodic_run_on_start=True, tuning=tuning, fetch_poll_interval_ms=20)
+    eventually(lambda: b.call("stats")["periodic_starts"] == 1)
+    eventually(lambda: b.call("list", states=["completed"])["jobs"])
+    b.call("stop")
+    assert code(b, "start", client_id="b", periodic_unique=True) == INVALID_PARAMS
+    assert code(b, "start", client_id="b", periodic_run_on_start=True, leader_election_disabled=True) == REJECTED
+
+
 def test_error_handler_and_rescue(b: AdapterProcess, database: psycopg.Connection) -> None:
     lost = insert(b, opts={"queue": "elsewhere"})
     sets = "state = 'running', attempt = 1, attempted_at = now() - interval '1 hour'"

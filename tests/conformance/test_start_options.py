@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -36,6 +37,13 @@ def test_instrumented_client_traces_its_extensions(adapter: AdapterProcess) -> N
     inserts = [entry for entry in adapter.call("runtime_stats")["trace"] if "insert" in entry]
     before, begin, after = INSERT_TRACE
     assert inserts[3:] == [before, begin, begin, after, before, begin, after]
+
+
+def test_client_that_is_not_instrumented_traces_nothing(adapter: AdapterProcess) -> None:
+    adapter.call("start", client_id="c", periodic_run_on_start=True)
+    eventually(lambda: adapter.call("list", states=["completed"])["jobs"])
+    told = adapter.call("runtime_stats")
+    assert (told["trace"], told["periodic_starts"]) == ([], 0)
 
 
 @pytest.mark.parametrize("behavior", ["error", "panic"])
@@ -153,6 +161,41 @@ def test_reindexer_rebuilds_what_it_is_told_and_skips_debris(
         assert node(names[1]) == before[1]
     finally:
         database.execute("DROP INDEX river_job_args_index_ccnew")
+
+
+def test_periodic_job_runs_when_a_term_begins(adapter: AdapterProcess) -> None:
+    adapter.call("start", client_id="c", instrumented=True, periodic_run_on_start=True, elect_interval_ms=50)
+    eventually(lambda: adapter.call("list", states=["completed"])["jobs"])
+    (job,) = adapter.call("list")["jobs"]
+    assert job["args"]["message"] == "periodic run on start"
+    assert job["metadata"] == {"periodic": True, "river:periodic_job_id": "conformance-periodic"}
+    told = adapter.call("runtime_stats")
+    assert told["periodic_starts"] == 1
+    assert told["trace"][:4] == ["hook:periodic_start", *INSERT_TRACE]
+    adapter.call("request_resign")
+    eventually(lambda: len(adapter.call("list", states=["completed"])["jobs"]) == 2)
+    assert adapter.call("runtime_stats")["periodic_starts"] == 2
+
+
+def test_unique_periodic_job_is_inserted_once_and_its_marker_each_term(
+    adapter: AdapterProcess, make_adapter: Callable[..., AdapterProcess]
+) -> None:
+    options = {"periodic_run_on_start": True, "periodic_unique": True, "elect_interval_ms": 50}
+    adapter.call("start", client_id="first", **options)
+    messages = ["periodic run on start", "periodic marker"]
+
+    def done(*expected: str) -> bool:
+        jobs = adapter.call("list", states=["completed"])["jobs"]
+        return [job["args"]["message"] for job in jobs] == list(expected)
+
+    eventually(lambda: done(*messages))
+    other = make_adapter()
+    other.call("start", client_id="second", **options)
+    adapter.call("stop")
+    eventually(lambda: other.call("leader")["leader_id"] == "second")
+    eventually(lambda: done(*messages, messages[1]))
+    marker = adapter.call("list", direction="desc", limit=1)["jobs"][0]
+    assert marker["metadata"]["river:periodic_job_id"] == "conformance-periodic-marker"
 
 
 def test_elect_interval_beyond_a_lease_is_unsupported(adapter: AdapterProcess) -> None:
