@@ -121,6 +121,41 @@ def test_snooze_gives_the_attempt_back(working: AdapterProcess) -> None:
     assert worked(working, "snooze_once", opts={"metadata": {"snoozes": 3}})["metadata"] == {"snoozes": 3}
 
 
+def test_resumable_runs_no_step_twice(working: AdapterProcess) -> None:
+    job = worked(working, "resumable")
+    assert (job["state"], job["attempt"], job["metadata"]) == ("completed", 2, {"river:resumable_step": "first"})
+    assert job["errors"][0]["error"] == "fail second resumable step once"
+    told = working.call("runtime_stats")
+    assert (told["resumable_first_runs"], told["resumable_second_runs"]) == (1, 2)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"river:resumable_step": "first"}], ids=["fresh", "skipped"])
+def test_resumable_duplicate_fails_though_the_step_is_skipped(working: AdapterProcess, metadata: Any) -> None:
+    job = worked(working, "resumable_duplicate", opts={"max_attempts": 1, "metadata": metadata})
+    assert job["state"] == "discarded"
+    assert "duplicate resumable step" in job["errors"][0]["error"]
+    assert working.call("runtime_stats")["resumable_second_runs"] == 0
+
+
+def test_resumable_cursor_is_used_up(working: AdapterProcess) -> None:
+    job = worked(working, "resumable_cursor")
+    assert (job["state"], job["attempt"]) == ("completed", 3)
+    assert [error["error"] for error in job["errors"]] == ["retry with cursor", "retry after consuming cursor"]
+    assert {name: job["metadata"][name] for name in ("first_attempt", "cursor_observed", "river:resumable_step")} == {
+        "first_attempt": 1,
+        "cursor_observed": 7,
+        "river:resumable_step": "second",
+    }
+    assert not job["metadata"]["river:resumable_cursor"]
+
+
+def test_resumable_state_is_checked_before_the_job_runs(working: AdapterProcess) -> None:
+    bad = {"max_attempts": 1, "metadata": {"river:resumable_cursor": [1]}}
+    assert worked(working, "resumable", opts=bad)["state"] == "discarded"
+    assert working.call("runtime_stats")["resumable_first_runs"] == 0
+    assert worked(working, "resumable", opts={"metadata": {"river:resumable_step": ""}})["state"] == "completed"
+
+
 def test_transactional_complete(working: AdapterProcess) -> None:
     job = worked(working, "transactional_complete")
     assert (job["state"], job["metadata"]) == ("completed", {"transactional_completion": True})
