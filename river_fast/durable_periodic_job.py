@@ -55,6 +55,7 @@ class DurablePeriodicJob:
     updated_at: datetime
     _unique_paths: tuple[Path, ...] = ()
     _go_floats: bool = False
+    _unreadable: bool = False  # what the row's `opts` holds was never written by us
 
     @property
     def args(self) -> Any:
@@ -62,25 +63,37 @@ class DurablePeriodicJob:
         return decode(self.encoded_args)
 
     def run(self, nominal: datetime) -> InsertManyParams:
-        """What is inserted for the run that is due at `nominal`."""
+        """What is inserted for the run that is due at `nominal`. `ConfigError` for a row that cannot be read."""
+        self._check_readable()
         info = ArgsInfo(self.kind, (), _codec(self._unique_paths), None, self._go_floats)
         args = RawArgs.known(info, self.encoded_args)
         return InsertManyParams(args, replace(periodic_opts(self.opts, self.id), scheduled_at=nominal))
 
     def due(self, now: datetime) -> tuple[list[datetime], datetime | None]:
         """The runs to insert by now, the newest `catch_up` of those missed, and the next one after them. `ConfigError`
-        where this machine does not know the zone."""
+        where this machine does not know the zone, and for a row that cannot be read."""
+        self._check_readable()
         if self.next_run_at is None or self.next_run_at > now:
             return [], self.next_run_at
         schedule = schedule_of(self.schedule, self.zone)
         times = missed_times(schedule, self.next_run_at, now, self.catch_up)
         return [at for at in times if self.resumed_at is None or at > self.resumed_at], schedule.next(times[-1])
 
+    def _check_readable(self) -> None:
+        if self._unreadable:
+            raise ConfigError(f"the options stored of periodic job {self.id!r} cannot be read: define it again")
+
     @classmethod
     def stored(cls, row: Sequence[bytes | None]) -> DurablePeriodicJob:
         """A row of our statements, binary."""
         text = [None if value is None else value.decode("utf-8", "replace") for value in row[:4]]
-        opts = orjson.loads((row[6] or b"\1{}")[1:])
+        stored: Any = orjson.loads((row[6] or b"\1{}")[1:])
+        metadata = (row[5] or b"\1{}")[1:]
+        try:
+            opts, unreadable = _stored_opts(stored, metadata), False
+            unique_paths = tuple(tuple(path) for path in stored.get("unique_paths", ()))
+        except (AttributeError, KeyError, TypeError, ValueError):  # somebody else's hand; the others are read
+            opts, unique_paths, unreadable = InsertOpts(metadata=metadata), (), True
         times = [decode_timestamptz(row[column]) for column in (8, 9, 11, 12, 13, 14)]
         id, schedule, zone, kind = text
         created_at, updated_at = times[4:]
@@ -95,7 +108,7 @@ class DurablePeriodicJob:
             zone=zone,
             kind=kind,
             encoded_args=row[4] or b"{}",
-            opts=_stored_opts(opts, (row[5] or b"\1{}")[1:]),
+            opts=opts,
             catch_up=int.from_bytes(row[7] or b"", "big"),
             next_run_at=times[0],
             last_run_at=times[1],
@@ -104,8 +117,9 @@ class DurablePeriodicJob:
             resumed_at=times[3],
             created_at=created_at,
             updated_at=updated_at,
-            _unique_paths=tuple(tuple(path) for path in opts.get("unique_paths", ())),
-            _go_floats=bool(opts.get("go_floats", False)),
+            _unique_paths=unique_paths,
+            _go_floats=not unreadable and bool(stored.get("go_floats", False)),
+            _unreadable=unreadable,
         )
 
 

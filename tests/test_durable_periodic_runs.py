@@ -317,3 +317,28 @@ def test_those_due_are_found_by_index_among_many(durable: Rig, jobs: Any, schema
             plan = durable.conn.execute(query, params).fetchone()
             assert plan is not None
             assert "Seq Scan" not in json.dumps(plan[0]), f"{name}, analysed: {analysed}: {plan[0]}"
+
+
+@pytest.mark.parametrize("opts", ["[]", '{"unique": 7}', '{"tags": 3}'])
+def test_a_row_that_somebody_spoilt_does_not_stop_the_others(durable: Rig, jobs: Any, opts: str) -> None:
+    for id in ("one", "two"):
+        jobs.define(id, "@every 1m", Ping(id))
+        due(durable, NOON, id)
+    durable.conn.execute("UPDATE river_fast_periodic_job SET opts = %s WHERE id = 'one'", (opts,))
+    durable.at(NOON)
+    assert durable.names() == ["two"]
+    row = durable.conn.execute("SELECT last_error FROM river_fast_periodic_job WHERE id = 'one'").fetchone()
+    assert row is not None
+    assert row[0]
+    assert [job.id for job in jobs.list()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("at", ["-infinity", "0001-01-01", "4000-01-01 BC"])
+def test_a_run_that_was_due_in_the_far_past_does_not_stop_the_others(durable: Rig, jobs: Any, at: str) -> None:
+    for id, schedule in (("one", "0 0 29 2 *"), ("two", "@every 1m"), ("three", "@every 1m")):
+        jobs.define(id, schedule, Ping(id), catch_up=1000 if id == "one" else 3)
+        durable.conn.execute("UPDATE river_fast_periodic_job SET next_run_at = %s WHERE id = %s", (at, id))
+    due(durable, NOON, "three")
+    durable.at(NOON)
+    assert durable.names().count("three") == 1
+    assert durable.names().count("two") == 3

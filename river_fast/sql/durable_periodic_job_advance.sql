@@ -6,4 +6,7 @@ FROM unnest(
     %(ids)s::text[], %(seen_at)s::timestamptz[], %(due_at)s::timestamptz[], %(next_run_at)s::timestamptz[],
     %(last_run_at)s::timestamptz[]
 ) AS u (id, seen_at, due_at, next_run_at, last_run_at)
-WHERE p.id = u.id AND p.updated_at = u.seen_at AND p.next_run_at = u.due_at AND p.paused_at IS NULL
+WHERE p.id = u.id
+    AND p.updated_at = u.seen_at
+    AND greatest(p.next_run_at, '0001-01-01T00:00:00Z') = u.due_at  -- as it was read: Python has no time before
+    AND p.paused_at IS NULL
