@@ -106,6 +106,7 @@ class CronSchedule:
         Where clocks go forward, times skipped do not fire; where they go back, times that come twice fire twice. None
         if there is none within five years.
         """
+        check_aware(current)
         if self.never_fires or current.year > LAST_YEAR - YEARS_AHEAD:
             return None
         wall = _Wall(current, self.zone or current.tzinfo)
@@ -298,10 +299,17 @@ def duration_ns(text: str) -> int | None:
 
 def moved(current: datetime, step: timedelta) -> datetime | None:
     """So much later by the clock of the world, in the same zone; None beyond the year 9999."""
+    check_aware(current)
     try:
         return (current.astimezone(UTC) + step).astimezone(current.tzinfo)
     except OverflowError:
         return None
+
+
+def check_aware(current: datetime) -> None:
+    """`ValueError` for a time without a zone: which moment it is would depend on the machine."""
+    if current.utcoffset() is None:
+        raise ValueError(f"a schedule is asked about an aware datetime, got {current.isoformat()} without a zone")
 
 
 def _wrong(text: str, why: str) -> ConfigError:

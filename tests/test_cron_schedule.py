@@ -198,6 +198,12 @@ def test_durations_are_gos(text: str, expected: float | None) -> None:
     assert found == (None if expected is None else round(expected * 1e9))
 
 
+@pytest.mark.parametrize("schedule", [cron("* * * * *"), cron("@every 1m"), river.PeriodicInterval(60)], ids=repr)
+def test_a_time_without_a_zone_is_no_moment(schedule: Any) -> None:
+    with pytest.raises(ValueError, match="without a zone"):
+        schedule.next(datetime(2026, 1, 1))
+
+
 def test_every_counts_from_the_second_asked_and_is_a_second_at_least() -> None:
     current = datetime(2026, 1, 1, 0, 0, 0, 900_000, tzinfo=UTC)
     for text, period in (("@every 1ns", 1), ("@every 2999ms", 2), ("TZ=Europe/Berlin @every 1m", 60)):

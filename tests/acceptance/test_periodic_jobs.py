@@ -15,6 +15,7 @@ from river_fast.driver.psycopg import PsycopgDriver
 from river_fast.maintenance.intervals import MaintenanceIntervals
 from river_fast.migrate import FAST, Migrator
 from tests.fix_client import Args, eventually, workers_of
+from tests.fix_pgbouncer import CLEAN, PROGRAM, PgBouncer
 from tests.fix_proxy import Proxy
 from tests.fix_yugabyte import client_on, lacking
 
@@ -206,3 +207,23 @@ def test_both_work_on_yugabytedb(fast: None, yugabyte: Proxy, schema: str) -> No
     eventually(lambda: seen == {1, 2}, 60.0, "runs of both")
     assert client.stop(30).graceful
     assert lacking(yugabyte) == set()
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this machine: apt-get install pgbouncer")
+@pytest.mark.timeout(180)
+def test_both_work_through_a_pooler(fast: None, dsn: str, schema: str) -> None:
+    seen: set[int] = set()
+    with PgBouncer(dsn, "transaction", 5) as pooler:
+        config = river.Config(
+            schema=schema,
+            workers=workers_of(lambda job: seen.add(job.args.n)),
+            queues={"default": river.QueueConfig(5)},
+            test_only=True,
+            periodic_jobs=[river.PeriodicJob(river.PeriodicInterval(0.2), lambda: Args(1), run_on_start=True)],
+        )
+        client = river.Client(pooler.dsn, config)
+        client.durable_periodic_jobs.define("some", 1, Args(2))
+        client.start()
+        eventually(lambda: seen == {1, 2}, 60.0, "runs of both")
+        assert client.stop(30).graceful
+        assert pooler.sessions(5) == [CLEAN] * 5
