@@ -38,6 +38,8 @@ class Behaviour:
             return
         for key, value in (asked.get("set") or {}).items():
             job.set_metadata(key, value)
+        if "log" in asked:
+            job.logger.info("%s", asked["log"])
         if "output" in asked:
             job.record_output(asked["output"])
         times = asked.get("times", 0)

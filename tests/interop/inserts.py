@@ -114,3 +114,21 @@ def test_pending_and_unknown_kinds(make: Make, inserts: str, works: str) -> None
     assert "nobody_works" in failed["errors"][0]["error"]
     assert other.job_get(id=pending["id"]) == pending
     assert pending["state"] == "pending"
+
+
+@WAYS
+def test_who_fetches_known_kinds_alone_leaves_the_others_to_the_other(make: Make, inserts: str, works: str) -> None:
+    one = make(inserts, queues={"default": 5}, kinds=["one_kind"], known_kinds_only=True)
+    ids = [one.insert(kind=kind, args={})["job"]["id"] for kind in ("one_kind", "one_kind")]
+    other_client = make(works)
+    others = [other_client.insert(kind="other_kind", args={})["job"]["id"] for _ in range(2)]
+    for job_id in ids:
+        one.event("job_completed", job_id)
+    assert {one.job_get(id=job_id)["attempt"] for job_id in others} == {0}
+    other = make(works, queues={"default": 5}, kinds=["other_kind"], known_kinds_only=True)
+    more = other_client.insert(kind="one_kind", args={})["job"]["id"]
+    for job_id in others:
+        assert other.event("job_completed", job_id)["job"]["attempt"] == 1
+    one.event("job_completed", more)
+    assert {line["job"]["kind"] for line in one.all_events("working")} == {"one_kind"}
+    assert {line["job"]["kind"] for line in other.all_events("working")} == {"other_kind"}

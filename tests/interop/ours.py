@@ -64,6 +64,7 @@ class OurPeer:
         retry_ms: int = 0,
         timeout_ms: int = 0,
         periodic: Iterable[Mapping[str, Any]] = (),
+        known_kinds_only: bool = False,
         **config: Any,
     ) -> str:
         """What `openParams` of peer.go has; what else is given goes to the `Config` as it is."""
@@ -77,6 +78,7 @@ class OurPeer:
                 config[name] = millis / 1000
         if retry_ms:
             config["retry_policy"] = RetryAfter(timedelta(milliseconds=retry_ms))
+        config["fetch_only_known_kinds"] = known_kinds_only
         config["periodic_jobs"] = [periodic_job(params) for params in periodic]
         if queues:
             workers = river.Workers()

@@ -90,6 +90,19 @@ def test_output_and_metadata_come_over(make: Make, first: str, second: str) -> N
 
 
 @WAYS
+def test_logs_of_both_stand_in_one_list(make: Make, first: str, second: str) -> None:
+    one = make(first)
+    args = {"do": "fail", "text": "no", "log": "né \u2028<&> 🎉"}
+    job_id = one.insert(kind="interop", args=args, opts={"max_attempts": 3})["job"]["id"]
+    rows = in_turn(make, job_id, [first, second, first], "job_failed", retry_ms=SOON)
+    logs = [json.loads(row["metadata"])["river:log"] for row in rows]
+    assert [entry["attempt"] for entry in logs[2]] == [1, 2, 3]
+    assert logs[2][:2] == logs[1]
+    assert logs[1][:1] == logs[0]
+    assert all(set(entry) == {"attempt", "log"} and entry["log"].count("né") == 1 for entry in logs[2])
+
+
+@WAYS
 def test_interrupted_job_is_worked_by_the_other(make: Make, first: str, second: str) -> None:
     job_id = make(first).insert(kind="interop", args={"do": "block"})["job"]["id"]
     with make(first, queues={"default": 1}) as stopped:

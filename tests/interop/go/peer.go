@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverlog"
 	"github.com/riverqueue/river/rivertype"
 )
 
@@ -72,6 +74,7 @@ func open(ctx context.Context, p *peer, params openParams) (any, error) {
 		FetchOnlyKnownKinds:    params.KnownKindOnly,
 		JobTimeout:             milliseconds(params.TimeoutMS),
 		LeaderElectionDisabled: params.Follows,
+		Middleware:             []rivertype.Middleware{logs},
 		Logger:                 p.logger,
 		PollOnly:               params.PollOnly,
 		FetchCooldown:          milliseconds(params.CooldownMS),
@@ -109,6 +112,9 @@ func (p periodicParams) made() *river.PeriodicJob {
 }
 
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// logs keeps what jobs log with their rows.
+var logs = riverlog.NewMiddleware(func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) }, nil)
 
 type retryAfter time.Duration
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverlog"
 )
 
 // behaviour is what a job's args ask of its worker; ours.py reads the same.
@@ -17,6 +18,7 @@ type behaviour struct {
 	Text   string            `json:"text"`
 	Deaf   bool              `json:"deaf"` // a blocked job that goes on when it is told to end
 	Millis int               `json:"ms"`
+	Log    string            `json:"log"`
 	Output json.RawMessage   `json:"output"`
 	Set    map[string]string `json:"set"`
 	Steps  []stepParams      `json:"steps"`
@@ -45,6 +47,9 @@ func (w *worker) Work(ctx context.Context, job *river.Job[textArgs]) error {
 		if err := river.MetadataSet(ctx, key, value); err != nil {
 			return err
 		}
+	}
+	if asked.Log != "" {
+		riverlog.Logger(ctx).Info(asked.Log)
 	}
 	if asked.Output != nil {
 		if err := river.RecordOutput(ctx, asked.Output); err != nil {
