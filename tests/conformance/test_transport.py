@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -177,6 +180,31 @@ def test_insert_only_profile_offers_its_methods_alone(make_adapter: Callable[...
     assert set(told["capabilities"]) == {"insert", "lifecycle", "transactions", "unique_jobs"}
     assert adapter.refused("get", id=1) == "method_not_found"
     assert adapter.call("insert")["state"] == "available"
+
+
+def test_descriptor_starts_the_adapter_itself(url: str) -> None:
+    """From any directory; what it starts is the process to kill, and says what the descriptor says."""
+    told = json.loads((ROOT / "tests" / "conformance" / "candidate.json").read_text("utf-8"))
+    assert re.fullmatch(r"river-conformance-[a-zA-Z0-9._-]+", told["application_name"])
+    assert set(told["start_options"]) == {"elect_interval_ms", "rescuer_interval_ms", "scheduler_interval_ms"}
+    environment = {
+        **os.environ,
+        "RIVER_FAST_DIR": str(ROOT),
+        "RIVER_FAST_PYTHON": sys.executable,
+        "RIVER_CONFORMANCE_DATABASE_URL": url,
+        "RIVER_CONFORMANCE_APPLICATION_NAME": told["application_name"],
+    }
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(told["command"], cwd="/", env=environment, **pipes) as child:  # type: ignore[call-overload]
+        child.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "handshake"}\n')
+        child.stdin.flush()
+        result = json.loads(child.stdout.readline())["result"]
+        assert result["implementation"] == told["implementation"]
+        assert result["implementation_version"] == told["version"]
+        assert result["application_name"] == told["application_name"]
+        assert psutil.Process(child.pid).cmdline()[-1] == "tests.conformance.adapter"
+        child.stdin.close()
+        assert child.wait(30) == 0
 
 
 def test_default_application_name_is_ours(url: str) -> None:
