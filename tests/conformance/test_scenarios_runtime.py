@@ -121,7 +121,9 @@ def test_mixed_request_resign_terms(adapter: AdapterProcess, make_adapter: Make)
     eventually(lambda: term(adapter) not in (before, (None, None)))
 
 
-def test_maintenance_rescuer_full_batch_of_unexpired_jobs(adapter: AdapterProcess, database: psycopg.Connection) -> None:
+def test_maintenance_rescuer_full_batch_of_unexpired_jobs(
+    adapter: AdapterProcess, database: psycopg.Connection
+) -> None:
     count = 10_000
     database.execute(
         "INSERT INTO river_job (args, kind, max_attempts, state, attempt, attempted_at)"
