@@ -145,6 +145,23 @@ def test_verbs_do_what_they_can_and_tell_what_they_cannot(command: Command, conn
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("delete", "deleted")])
+def test_what_was_done_before_an_error_is_told(
+    command: Command, dsn: str, schema: str, conn: psycopg.Connection, verb: str, state: str
+) -> None:
+    for form in (False, True):
+        ids = [insert(conn, "available") for _ in range(3)]
+        with psycopg.connect(dsn, options=f"-c search_path={schema}") as other:
+            other.execute("SELECT FROM river_job WHERE id = %s FOR UPDATE", (ids[1],))
+            arguments = ("job", verb, *map(str, ids), "--statement-timeout", "0.2", *(["--json"] if form else []))
+            status, out, err = command(*arguments)
+        assert (status, "57014" in err) == (1, True)
+        if form:
+            assert [job["id"] for job in json.loads(out)["jobs"]] == ids[:1]
+        else:
+            assert out == f"job {ids[0]}: {state}\n"
+
+
 def test_retry_beside_an_equal_unique_job_is_refused(command: Command, conn: psycopg.Connection) -> None:
     unique = {"unique_key": b"k" * 32, "unique_states": "11110101"}
     old = insert(conn, "discarded", **unique)

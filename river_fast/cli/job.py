@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, get_args
 
 from river_fast.cli.database import add_statement_timeout, driver_of, positive, warn
+from river_fast.cli.each import do_each
 from river_fast.cli.output import print_fields, print_json, print_table, raw, time_text
-from river_fast.errors import ConfigError, JobRunningError, NotFoundError, UniqueConflictError
+from river_fast.errors import ConfigError, JobRunningError, NotFoundError, RiverError, UniqueConflictError
 from river_fast.job import FINAL_STATES, Job, JobState
 from river_fast.job_admin import JobAdmin
 from river_fast.job_list import OrderBy
@@ -96,31 +97,29 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_get(args: argparse.Namespace) -> int:
     """1 where one of them does not exist."""
-    jobs, status = _each(args, "get")
-    if args.json:
-        print_json({"jobs": [job_json(job) for job in jobs]})
-        return status
-    for number, job in enumerate(jobs):
-        if number:
-            print()
-        print_fields(_fields(job, args.verbose))
-    return status
+
+    def show(jobs: list[Job[Any]]) -> None:
+        for number, job in enumerate(jobs):
+            if number:
+                print()
+            print_fields(_fields(job, args.verbose))
+
+    return _each(args, "get", show)
 
 
 def run_verb(args: argparse.Namespace) -> int:
     """1 where one of them was refused."""
-    jobs, status = _each(args, args.verb)
-    if args.json:
-        print_json({"jobs": [job_json(job) for job in jobs]})
-        return status
-    for job in jobs:
-        if args.verb == "delete" or job.state == DONE[args.verb]:
-            print(f"job {job.id}: {DONE[args.verb]}")
-        elif args.verb == "cancel" and job.state is JobState.RUNNING:
-            print(f"job {job.id}: running, and told to end")
-        else:
-            print(f"job {job.id}: {job.state}, left as it is")
-    return status
+
+    def show(jobs: list[Job[Any]]) -> None:
+        for job in jobs:
+            if args.verb == "delete" or job.state == DONE[args.verb]:
+                print(f"job {job.id}: {DONE[args.verb]}")
+            elif args.verb == "cancel" and job.state is JobState.RUNNING:
+                print(f"job {job.id}: running, and told to end")
+            else:
+                print(f"job {job.id}: {job.state}, left as it is")
+
+    return _each(args, args.verb, show)
 
 
 def run_delete(args: argparse.Namespace) -> int:
@@ -130,10 +129,12 @@ def run_delete(args: argparse.Namespace) -> int:
         if filters or args.unsafe_all:
             raise ConfigError("give ids, or filters, or --unsafe-all; to delete by id and by more, use --id")
         return run_verb(args)
+    if bool(filters) is args.unsafe_all:
+        raise ConfigError("give ids, or filters, or, for every job that does not run, --unsafe-all and no filter")
     with admin_of(args) as admin:
         jobs = admin.job_delete_many(limit=args.limit, unsafe_all=args.unsafe_all, **filters)
     if args.json:
-        print_json({"jobs": [job_json(job) for job in jobs]})
+        _show_json(jobs)
         return 0
     print(f"deleted {len(jobs):,} job{'' if len(jobs) == 1 else 's'}")
     if len(jobs) == args.limit:
@@ -174,17 +175,20 @@ def job_json(job: Job[Any]) -> dict[str, Any]:
     }
 
 
-def _each(args: argparse.Namespace, verb: str) -> tuple[list[Job[Any]], int]:
-    """Those that it was done to, and the status; what is refused is told on stderr, a line each."""
-    jobs, status = [], 0
+def _each(args: argparse.Namespace, verb: str, show: Callable[[list[Job[Any]]], None]) -> int:
+    """The status; `show` is for people."""
+
+    def told(job_id: Any, error: RiverError) -> str:
+        return f"{f'job {job_id}: ' if isinstance(error, UniqueConflictError) else ''}{error}"
+
+    if args.json:
+        show = _show_json
     with admin_of(args) as admin:
-        for job_id in args.job_ids:
-            try:
-                jobs.append(getattr(admin, f"job_{verb}")(job_id))
-            except REFUSALS as error:
-                warn(f"river-fast: {f'job {job_id}: ' if isinstance(error, UniqueConflictError) else ''}{error}")
-                status = 1
-    return jobs, status
+        return do_each(args.job_ids, getattr(admin, f"job_{verb}"), show, refusals=REFUSALS, told=told)
+
+
+def _show_json(jobs: list[Job[Any]]) -> None:
+    print_json({"jobs": [job_json(job) for job in jobs]})
 
 
 def _row(job: Job[Any]) -> tuple[object, ...]:

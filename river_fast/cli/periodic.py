@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from river_fast.cli.database import positive, url_of, warn
+from river_fast.cli.each import do_each
 from river_fast.cli.job import job_json
 from river_fast.cli.output import print_json, print_table, printable, raw, time_text
 from river_fast.client import Client
 from river_fast.client_durable_periodic_jobs import ClientDurablePeriodicJobs
 from river_fast.config import Config
 from river_fast.durable_periodic_job import DurablePeriodicJob
-from river_fast.errors import NotFoundError
+from river_fast.insert_opts import JobInsertResult
 
 HEADERS = ("ID", "KIND", "SCHEDULE", "NEXT RUN AT", "LAST RUN AT", "STATE")
 
@@ -62,27 +63,31 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_switch(args: argparse.Namespace) -> int:
     """1 where one of them does not exist."""
+
+    def show(jobs: list[DurablePeriodicJob]) -> None:
+        if args.json:
+            print_json({"periodic_jobs": [periodic_job_json(job) for job in jobs]})
+            return
+        for job in jobs:
+            print(f"periodic job {printable(job.id)}: {'paused' if args.verb == 'pause' else 'resumed'}")
+
     with periodic_jobs_of(args) as periodic_jobs:
-        jobs, status = _each(args.ids, getattr(periodic_jobs, args.verb))
-    if args.json:
-        print_json({"periodic_jobs": [periodic_job_json(job) for job in jobs]})
-        return status
-    for job in jobs:
-        print(f"periodic job {printable(job.id)}: {'paused' if args.verb == 'pause' else 'resumed'}")
-    return status
+        return do_each(args.ids, getattr(periodic_jobs, args.verb), show)
 
 
 def run_now(args: argparse.Namespace) -> int:
     """1 where one of them does not exist."""
+
+    def show(results: list[tuple[str, JobInsertResult]]) -> None:
+        if args.json:
+            print_json({"jobs": [job_json(result.job) for _, result in results]})
+            return
+        for id, result in results:
+            what = "is there already" if result.unique_skipped_as_duplicate else "inserted"
+            print(f"periodic job {printable(id)}: job {result.job.id} {what}")
+
     with periodic_jobs_of(args) as periodic_jobs:
-        results, status = _each(args.ids, lambda id: (id, periodic_jobs.run_now(id)))
-    if args.json:
-        print_json({"jobs": [job_json(result.job) for _, result in results]})
-        return status
-    for id, result in results:
-        what = "is there already" if result.unique_skipped_as_duplicate else "inserted"
-        print(f"periodic job {printable(id)}: job {result.job.id} {what}")
-    return status
+        return do_each(args.ids, lambda id: (id, periodic_jobs.run_now(id)), show)
 
 
 @contextlib.contextmanager
@@ -118,18 +123,6 @@ def periodic_job_json(job: DurablePeriodicJob) -> dict[str, Any]:
         "created_at": time_text(job.created_at),
         "updated_at": time_text(job.updated_at),
     }
-
-
-def _each(ids: list[str], verb: Callable[[str], Any]) -> tuple[list[Any], int]:
-    """What the verb gave for each, and the status; one that there is not is told on stderr."""
-    given, status = [], 0
-    for id in ids:
-        try:
-            given.append(verb(id))
-        except NotFoundError as error:
-            warn(f"river-fast: {error}")
-            status = 1
-    return given, status
 
 
 def _row(job: DurablePeriodicJob) -> tuple[object, ...]:

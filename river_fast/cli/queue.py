@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from river_fast.cli.database import add_statement_timeout, driver_of, positive, warn
+from river_fast.cli.each import do_each
 from river_fast.cli.output import print_fields, print_json, print_table, printable, raw, time_text
 from river_fast.control import ALL_QUEUES
-from river_fast.errors import NotFoundError
 from river_fast.migrate import require_migrated
 from river_fast.queue import Queue
 from river_fast.queue_admin import LIST_MAX, QueueAdmin
@@ -61,16 +61,18 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_get(args: argparse.Namespace) -> int:
     """1 where one of them does not exist."""
+
+    def show(queues: list[Queue]) -> None:
+        if args.json:
+            print_json({"queues": [queue_json(queue) for queue in queues]})
+            return
+        for number, queue in enumerate(queues):
+            if number:
+                print()
+            print_fields({**queue_json(queue), "metadata": queue.encoded_metadata.decode("utf-8", "replace")}.items())
+
     with admin_of(args) as admin:
-        queues, status = _each(args.names, admin.queue_get)
-    if args.json:
-        print_json({"queues": [queue_json(queue) for queue in queues]})
-        return status
-    for number, queue in enumerate(queues):
-        if number:
-            print()
-        print_fields({**queue_json(queue), "metadata": queue.encoded_metadata.decode("utf-8", "replace")}.items())
-    return status
+        return do_each(args.names, admin.queue_get, show)
 
 
 def run_switch(args: argparse.Namespace) -> int:
@@ -81,15 +83,16 @@ def run_switch(args: argparse.Namespace) -> int:
             getattr(admin, f"queue_{args.verb}")(name)
             return name
 
-        names, status = _each(args.names, switch)
-        if args.json:
-            rows = admin.queue_list(LIST_MAX) if ALL_QUEUES in names else _each(names, admin.queue_get)[0]
-            print_json({"queues": [queue_json(queue) for queue in rows]})
-            return status
-    for name in names:
-        which = "every queue" if name == ALL_QUEUES else f"queue {printable(name)}"
-        print(f"{which}: {'paused' if args.verb == 'pause' else 'resumed'}")
-    return status
+        def show(names: list[str]) -> None:
+            if args.json:
+                queues = admin.queue_list(LIST_MAX) if ALL_QUEUES in names else map(admin.queue_get, names)
+                print_json({"queues": [queue_json(queue) for queue in queues]})
+                return
+            for name in names:
+                which = "every queue" if name == ALL_QUEUES else f"queue {printable(name)}"
+                print(f"{which}: {'paused' if args.verb == 'pause' else 'resumed'}")
+
+        return do_each(args.names, switch, show)
 
 
 @contextlib.contextmanager
@@ -109,18 +112,6 @@ def queue_json(queue: Queue) -> dict[str, Any]:
         "created_at": time_text(queue.created_at),
         "updated_at": time_text(queue.updated_at),
     }
-
-
-def _each(names: list[str], verb: Any) -> tuple[list[Any], int]:
-    """What the verb gave for each, and the status; a queue that there is not is told on stderr."""
-    given, status = [], 0
-    for name in names:
-        try:
-            given.append(verb(name))
-        except NotFoundError as error:
-            warn(f"river-fast: {error}")
-            status = 1
-    return given, status
 
 
 def _row(queue: Queue) -> tuple[object, ...]:
