@@ -105,7 +105,9 @@ def test_leadership_same_client_id_term_replacement(
     adapter.call("stop")
     eventually(lambda: term(other)[0] == "same")
     kept = term(other)
-    database.execute("SELECT pg_sleep(0.5)")
+    expires = "SELECT expires_at FROM river_leader"
+    before = database.execute(expires).fetchone()
+    eventually(lambda: database.execute(expires).fetchone() != before, what="the renewal of the lease")
     assert term(other) == kept, "the one that stopped resigned its own term, not this one"
     other.call("stop")
     assert term(adapter) == (None, None)
