@@ -248,8 +248,8 @@ class InsertChain:
             try:
                 return future.result(LOOP_LOOK)
             except TimeoutError:
-                if future.done():
-                    raise
+                if future.done():  # by now, or what timed out was in there
+                    return future.result()
                 if not loop.is_running():
                     future.cancel()
                     raise InsertOutcomeUnknownError(

@@ -188,3 +188,26 @@ def test_an_insert_from_a_thread_does_not_outwait_its_loop(make_client: Any, mon
         task.cancel()
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
+
+
+def test_an_insert_that_ends_while_its_thread_looks_up_is_no_timeout(
+    make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking all the time, the thread is nearly always between two looks when the loop has done it."""
+    monkeypatch.setattr("river_fast.insert_chain.LOOP_LOOK", 0)
+
+    async def begin(params: river.JobInsertParams) -> None: ...
+
+    client = make_client(hooks=[river.Plugin(insert_begin=begin)])
+    loop = asyncio.new_event_loop()
+    turning = threading.Thread(target=loop.run_forever)
+    turning.start()
+    client._inserter.use_loop(loop)
+    try:
+        for _ in range(100):
+            client.insert(Args())
+    finally:
+        asyncio.run_coroutine_threadsafe(client._driver.close_async(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        turning.join(20)
+        loop.close()
