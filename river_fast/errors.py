@@ -5,7 +5,6 @@ Runs on any thread; owns nothing. A message names the value and the remedy, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 
@@ -135,11 +134,3 @@ class JobInterruptedError(Exception):
 
     def __init__(self) -> None:
         super().__init__("client is stopping")
-
-
-class MultiError(RiverError):
-    """Several services failed while one thing was done; `errors` holds them in order."""
-
-    def __init__(self, message: str, errors: Sequence[BaseException]) -> None:
-        self.errors = tuple(errors)
-        super().__init__(f"{message}: " + "; ".join(str(error) for error in self.errors))

@@ -75,7 +75,7 @@ class PeriodicJobsStartHook(Protocol):
     """River: HookPeriodicJobsStart."""
 
     def periodic_jobs_start(self, params: PeriodicJobsStartParams) -> None:
-        """When this client becomes the leader and begins to insert periodic jobs. Raising keeps it from that."""
+        """When this client becomes the leader and begins to insert periodic jobs. Raising keeps it from leading."""
 
 
 class MetricEmitHook(Protocol):

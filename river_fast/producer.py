@@ -32,7 +32,6 @@ from river_fast.worker import Workers, WorkUnit
 
 HELD_TIMEOUT = 1.0  # how long the fetcher may take to tell what it holds; then: ask again later
 STATEMENTS = ("job_get_available", "job_give_back", "queue_poll", "client_lock", "client_heartbeat")  # the fetcher's
-JOIN_TIMEOUT = 1.0  # threads that were told to end and have nothing to wait for
 
 
 def fetcher_statements(driver: Driver, capabilities: Capabilities, only_known: bool = False) -> dict[str, bytes]:
@@ -163,9 +162,6 @@ class Producer(Service):
         return self._fetcher.stats()
 
     # Queues; any thread.
-
-    def queue_names(self) -> list[str]:
-        return list(self._queues)
 
     def add_queue(self, name: str, config: QueueConfig, paused: bool = False) -> None:
         """Work one more queue. `QueueAlreadyAddedError`."""
