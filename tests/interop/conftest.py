@@ -55,6 +55,19 @@ def go_program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 VERSIONS = pytest.StashKey[dict[str, str]]()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of several (`-n`) hands its versions to the one that tells them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["versions"] = session.config.stash.get(VERSIONS, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    versions = getattr(node, "workeroutput", {}).get("versions")
+    if versions is not None:
+        node.config.stash[VERSIONS] = versions
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     versions = config.stash.get(VERSIONS, None)
     if versions is not None:
