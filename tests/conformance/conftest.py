@@ -49,8 +49,18 @@ def adapter(process: AdapterProcess) -> AdapterProcess:
     """Without a client, with empty tables."""
     if process.refused_or_none("runtime_stats") is None:
         process.call("stop", cancel=True)
+    while process.open_transactions:
+        process.refused_or_none("tx_rollback", handle=process.open_transactions.pop())
     process.call("reset")
     return process
+
+
+@pytest.fixture
+def other_schema(database: psycopg.Connection) -> Iterator[str]:
+    """The name of a schema that is not there yet, in mixed case, dropped after the test if it is then."""
+    name = f"Other_{uuid.uuid4().hex[:12]}"
+    yield name
+    database.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
 @pytest.fixture

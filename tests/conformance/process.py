@@ -57,6 +57,7 @@ class AdapterProcess:
             stdout=subprocess.PIPE,
         )
         self._sent = 0
+        self.open_transactions: set[str] = set()
 
     def call(self, method: str, /, **params: Any) -> Any:
         """The result; `Refused`."""
@@ -65,6 +66,8 @@ class AdapterProcess:
         assert answer["id"] == self._sent
         if "error" in answer:
             raise Refused(answer["error"]["code"], answer["error"]["message"])
+        if method == "tx_begin":
+            self.open_transactions.add(params.get("handle", ""))
         if self._generation == "A":
             validator(method).validate(answer["result"])
         return answer["result"]

@@ -7,10 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from river_fast.control import CONTROL_TOPIC, INSERT_TOPIC, LEADERSHIP_TOPIC, parse_control
+from river_fast.periodic_job import PERIODIC_JOB_ID
+from river_fast.resumable import CURSOR_KEY, STEP_KEY
 from tests.conformance.contract import DATA
 from tests.conformance.process import AdapterProcess
+from tests.conformance.values import NONCE
+from tests.fix_client import eventually
 
 FIXTURES = Path(__file__).parent.parent / "data"
 VALUES = json.loads((DATA / "protocol_values.json").read_text("utf-8"))
@@ -72,3 +78,36 @@ def test_retry_delays_lie_within_rivers_bounds(adapter: AdapterProcess, make_ada
         told = adapter.call("retry_delay", error_count=case["error_count"], job_id=case["job_id"])
         assert case["min_delay_ns"] <= told["delay_ns"] <= case["max_delay_ns"]
     assert adapter.refused("retry_delay", error_count=0, job_id=1) == "invalid_params"
+
+
+def test_names_are_rivers() -> None:
+    assert VALUES["topics"] == {"control": CONTROL_TOPIC, "insert": INSERT_TOPIC, "leadership": LEADERSHIP_TOPIC}
+    keys = VALUES["metadata_keys"]
+    assert (keys["periodic_job_id"], keys["resumable_step"]) == (PERIODIC_JOB_ID, STEP_KEY)
+    assert (keys["resumable_cursor"], keys["unique_nonce"]) == (CURSOR_KEY, NONCE)
+
+
+@pytest.mark.parametrize("told", VALUES["notifications"], ids=lambda told: told["name"])
+def test_messages_are_read_as_river_writes_them(told: dict[str, Any]) -> None:
+    if told["topic"] == CONTROL_TOPIC:
+        message = parse_control(told["payload"])
+        assert message is not None
+        assert (message.action, message.queue) == (told["payload"]["action"], told["payload"]["queue"])
+        assert message.job_id == told["payload"].get("job_id", 0)
+        assert message.metadata == told["payload"].get("metadata")
+
+
+def test_no_key_of_metadata_is_written_but_rivers_and_the_jobs_own(
+    adapter: AdapterProcess, database: psycopg.Connection
+) -> None:
+    adapter.call("start", client_id="c", retry_delay_ms=1, periodic_run_on_start=True, elect_interval_ms=50)
+    for behavior in ("output", "error", "snooze_once", "resumable_cursor", "transactional_complete", "cancel"):
+        job = adapter.call("insert", behavior=behavior, opts={"max_attempts": 3})
+        adapter.call("wait", id=job["id"])
+    adapter.call("retry", id=job["id"])
+    adapter.call("cancel", id=adapter.call("insert", opts={"pending": True})["id"])
+    eventually(lambda: adapter.call("list", metadata={"periodic": True})["jobs"])
+    reserved = {entry["key"] for entry in VALUES["reserved_metadata_keys"]}
+    own = {"first_attempt", "cursor_observed", "transactional_completion"}
+    written = database.execute("SELECT DISTINCT jsonb_object_keys(metadata) FROM river_job").fetchall()
+    assert {"output", "snoozes", "periodic", "river:resumable_step"} <= {key for (key,) in written} <= reserved | own

@@ -150,21 +150,20 @@ def test_transactions_by_name(b: AdapterProcess, database: psycopg.Connection) -
     assert code(b, "tx_begin", tx="") == INVALID_PARAMS
 
 
-def test_migrate_tells_versions_in_their_order(b: AdapterProcess, database: psycopg.Connection) -> None:
-    schema = "conform_b"
+def test_migrate_tells_versions_in_their_order(
+    b: AdapterProcess, database: psycopg.Connection, other_schema: str
+) -> None:
+    schema = other_schema
     assert code(b, "migrate", schema=schema) == REJECTED, "the suite makes the schema"
-    database.execute(f"CREATE SCHEMA {schema}")
-    try:
-        assert b.call("migrate", schema=schema, target_version=3)["versions"] == [1, 2, 3]
-        assert b.call("migrate", schema=schema)["versions"] == [4, 5, 6, 7, 8]
-        job = b.call("insert", jobs=[{"message": "there"}], schema=schema)["results"][0]["job"]
-        assert b.call("list", schema=schema)["jobs"] == [job]
-        assert b.call("list")["jobs"] == []
-        assert b.call("migrate", schema=schema, direction="down")["versions"] == [8]
-        told = b.call("migrate", schema=schema, direction="down", target_version=-1)
-        assert told["versions"] == [7, 6, 5, 4, 3, 2, 1]
-    finally:
-        database.execute(f"DROP SCHEMA {schema} CASCADE")
+    database.execute(f'CREATE SCHEMA "{schema}"')
+    assert b.call("migrate", schema=schema, target_version=3)["versions"] == [1, 2, 3]
+    assert b.call("migrate", schema=schema)["versions"] == [4, 5, 6, 7, 8]
+    job = b.call("insert", jobs=[{"message": "there"}], schema=schema)["results"][0]["job"]
+    assert b.call("list", schema=schema)["jobs"] == [job]
+    assert b.call("list")["jobs"] == []
+    assert b.call("migrate", schema=schema, direction="down")["versions"] == [8]
+    told = b.call("migrate", schema=schema, direction="down", target_version=-1)
+    assert told["versions"] == [7, 6, 5, 4, 3, 2, 1]
 
 
 def test_client_starts_works_and_tells_what_it_saw(b: AdapterProcess) -> None:

@@ -40,23 +40,19 @@ def test_start_needs_a_client_id_and_known_options(adapter: AdapterProcess) -> N
     assert adapter.refused("runtime_stats") == "rejected", "none of them left a client running"
 
 
-def test_running_client_serves_its_own_schema_alone(adapter: AdapterProcess) -> None:
-    schema = "conform_lifecycle"
-    try:
-        adapter.call("migrate", schema=schema)
-        adapter.call("start", client_id="c", schema=schema)
-        assert adapter.refused("insert", schema="another") == "rejected"
-        assert adapter.refused("get", id=1, schema="another") == "rejected"
-        job = adapter.call("insert", schema=schema, behavior="output", message="m")
-        assert adapter.call("wait", id=job["id"])["metadata"] == {"output": {"message": "m"}}
-        assert adapter.call("raw_job_row", id=job["id"])["metadata"] == '{"output": {"message": "m"}}'
-        eventually(lambda: adapter.call("leader")["leader_id"] == "c")
-        adapter.call("stop")
-        assert adapter.refused("get", id=job["id"]) == "not_found"
-        assert adapter.call("get", id=job["id"], schema=schema)["state"] == "completed"
-    finally:
-        adapter.refused_or_none("stop")
-        adapter.call("migrate", schema=schema, direction="down", target_version=-1)
+def test_running_client_serves_its_own_schema_alone(adapter: AdapterProcess, other_schema: str) -> None:
+    schema = other_schema
+    adapter.call("migrate", schema=schema)
+    adapter.call("start", client_id="c", schema=schema)
+    assert adapter.refused("insert", schema="another") == "rejected"
+    assert adapter.refused("get", id=1, schema="another") == "rejected"
+    job = adapter.call("insert", schema=schema, behavior="output", message="m")
+    assert adapter.call("wait", id=job["id"])["metadata"] == {"output": {"message": "m"}}
+    assert adapter.call("raw_job_row", id=job["id"])["metadata"] == '{"output": {"message": "m"}}'
+    eventually(lambda: adapter.call("leader")["leader_id"] == "c")
+    adapter.call("stop")
+    assert adapter.refused("get", id=job["id"]) == "not_found"
+    assert adapter.call("get", id=job["id"], schema=schema)["state"] == "completed"
 
 
 def test_graceful_stop_awaits_and_hard_stop_interrupts(adapter: AdapterProcess) -> None:
@@ -147,54 +143,46 @@ class Migrations:
         return told["applied"], told["existing"], told["valid"]
 
 
-@pytest.mark.parametrize("schema", ["conform_down_up", "Conform Mixed"[:7] + "Mixed", "_under_9"])
-def test_migrations_go_down_and_up_by_steps_and_targets(
-    adapter: AdapterProcess, database: psycopg.Connection, schema: str
-) -> None:
+def test_migrations_go_down_and_up_by_steps_and_targets(adapter: AdapterProcess, other_schema: str) -> None:
+    schema = other_schema
     migrate = Migrations(adapter, schema)
-    try:
-        assert migrate(direction="down", target_version=-1) == ([], [], False), "harmless on an empty schema"
-        assert migrate(dry_run=True) == (ALL, [], False)
-        assert migrate(max_steps=2) == ([1, 2], [1, 2], False)
-        assert migrate(target_version=5) == ([3, 4, 5], ALL[:5], False)
-        assert migrate() == ([6, 7, 8], ALL, True)
-        assert migrate(direction="up") == ([], ALL, True)
-        job = adapter.call("insert", schema=schema)
-        assert migrate(direction="down") == ([8], ALL[:7], False)
-        assert migrate(direction="down", max_steps=2) == ([7, 6], ALL[:5], False)
-        assert migrate(direction="down", target_version=3, dry_run=True) == ([5, 4], ALL[:5], False)
-        assert migrate(direction="down", target_version=3) == ([5, 4], ALL[:3], False)
-        assert migrate() == ([4, 5, 6, 7, 8], ALL, True)
-        assert adapter.call("get", id=job["id"], schema=schema)["id"] == job["id"], "the jobs are still there"
-        assert migrate(direction="down", target_version=-1) == (ALL[::-1], [], False)
-        assert migrate() == (ALL, ALL, True)
-        job = adapter.call("insert", schema=schema)
-        assert adapter.call("work", id=job["id"], schema=schema)["state"] == "completed"
-        assert adapter.refused("migrate", schema=schema, target_version=99) == "rejected"
-        assert adapter.refused("migrate", schema=schema, direction="sideways") == "invalid_params"
-        assert adapter.refused("migrate", schema="s" * 47) == "rejected"
-    finally:
-        database.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+    assert migrate(direction="down", target_version=-1) == ([], [], False), "harmless on an empty schema"
+    assert migrate(dry_run=True) == (ALL, [], False)
+    assert migrate(max_steps=2) == ([1, 2], [1, 2], False)
+    assert migrate(target_version=5) == ([3, 4, 5], ALL[:5], False)
+    assert migrate() == ([6, 7, 8], ALL, True)
+    assert migrate(direction="up") == ([], ALL, True)
+    job = adapter.call("insert", schema=schema)
+    assert migrate(direction="down") == ([8], ALL[:7], False)
+    assert migrate(direction="down", max_steps=2) == ([7, 6], ALL[:5], False)
+    assert migrate(direction="down", target_version=3, dry_run=True) == ([5, 4], ALL[:5], False)
+    assert migrate(direction="down", target_version=3) == ([5, 4], ALL[:3], False)
+    assert migrate() == ([4, 5, 6, 7, 8], ALL, True)
+    assert adapter.call("get", id=job["id"], schema=schema)["id"] == job["id"], "the jobs are still there"
+    assert migrate(direction="down", target_version=-1) == (ALL[::-1], [], False)
+    assert migrate() == (ALL, ALL, True)
+    job = adapter.call("insert", schema=schema)
+    assert adapter.call("work", id=job["id"], schema=schema)["state"] == "completed"
+    assert adapter.refused("migrate", schema=schema, target_version=99) == "rejected"
+    assert adapter.refused("migrate", schema=schema, direction="sideways") == "invalid_params"
+    assert adapter.refused("migrate", schema="s" * 47) == "rejected"
 
 
 def test_schema_that_another_program_migrates_is_met_as_it_is(
-    adapter: AdapterProcess, database: psycopg.Connection
+    adapter: AdapterProcess, database: psycopg.Connection, other_schema: str
 ) -> None:
-    schema = "conform_elsewhere"
+    schema = other_schema
     other = Migrations(adapter, schema)
-    try:
-        other()
-        for _ in range(8):  # statements are prepared by now
-            adapter.call("insert", schema=schema, opts={"unique": {"by_args": True}})
-            adapter.call("get", id=1, schema=schema)
-        database.execute(f'DROP SCHEMA "{schema}" CASCADE')
-        database.execute(f'CREATE SCHEMA "{schema}"')
-        with psycopg.connect(database.info.dsn, autocommit=True) as elsewhere:
-            _migrate(elsewhere, schema)
-        job = adapter.call("insert", schema=schema, opts={"unique": {"by_args": True}})
-        assert adapter.call("get", id=job["id"], schema=schema)["id"] == 1
-    finally:
-        database.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+    other()
+    for _ in range(8):  # statements are prepared by now
+        adapter.call("insert", schema=schema, opts={"unique": {"by_args": True}})
+        adapter.call("get", id=1, schema=schema)
+    database.execute(f'DROP SCHEMA "{schema}" CASCADE')
+    database.execute(f'CREATE SCHEMA "{schema}"')
+    with psycopg.connect(database.info.dsn, autocommit=True) as elsewhere:
+        _migrate(elsewhere, schema)
+    job = adapter.call("insert", schema=schema, opts={"unique": {"by_args": True}})
+    assert adapter.call("get", id=job["id"], schema=schema)["id"] == 1
 
 
 def _migrate(conn: psycopg.Connection, schema: str) -> None:
