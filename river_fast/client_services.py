@@ -27,6 +27,7 @@ from river_fast.event import Event, EventKind
 from river_fast.job import Job
 from river_fast.job_executor import FULL, JobExecutor
 from river_fast.liveness import Liveness
+from river_fast.long_job_refresher import LongJobRefresher
 from river_fast.maintenance import MaintenanceService
 from river_fast.maintenance.dead_client_rescuer import DeadClientRescuer
 from river_fast.maintenance.intervals import MaintenanceIntervals
@@ -118,6 +119,7 @@ class ClientServices:
             logger=logger.getChild("cancel_checker"),
         )
         self._liveness, self._dead_client_rescuer = self._make_liveness(client_id)
+        self._refresher = self._make_refresher(client_id) if config.refresh_long_jobs else None
         self._leading = () if config.leader_election_disabled else self._make_leading(client_id, capabilities)
         self._started: list[Service] = []
 
@@ -133,6 +135,17 @@ class ClientServices:
             logger=child("dead_client_rescuer"),
         )
         return Liveness(driver, client_id, self._held, notify, logger=child("liveness")), rescuer
+
+    def _make_refresher(self, client_id: str) -> LongJobRefresher:
+        return LongJobRefresher(
+            self._driver,
+            client_id,
+            float(self._config.rescue_stuck_jobs_after),  # type: ignore[arg-type]  # `checked` filled it in
+            self.producer.running,
+            self.completer.pending,
+            self.completer.moved,
+            logger=self._logger.getChild("long_job_refresher"),
+        )
 
     def _make_leading(self, client_id: str, capabilities: Capabilities) -> tuple[Service, ...]:
         """Who finds out whether this client leads, and who acts on it; in the order of their start."""
@@ -182,7 +195,9 @@ class ClientServices:
             self._start_service(self.notifier)
         for name, queue in queues.items():
             self.add_queue(name, queue)
-        for service in (self.keeper, self._checker, self._liveness, self._dead_client_rescuer, *self._leading):
+        always = (self.keeper, self._checker, self._liveness, self._dead_client_rescuer)
+        refresher = () if self._refresher is None else (self._refresher,)
+        for service in (*always, *refresher, *self._leading):
             self._start_service(service)
         self.producer.start()
 
@@ -302,13 +317,17 @@ class ClientServices:
             self._subscriptions.distribute(Event(kind, queue=changed))
 
     def _active_runs(self) -> list[tuple[int, int]]:
-        return [(job.id, job._row.attempted_at_us) for job in self.producer.running()]  # type: ignore[attr-defined]
+        runs = [(job.id, job._row.attempted_at_us) for job in self.producer.running()]  # type: ignore[attr-defined]
+        return runs if self._refresher is None else runs + self._refresher.also(runs)
 
     def _held(self) -> set[tuple[int, int]] | None:
         """Ring, running, completer, in the direction in which jobs travel: none can slip through between two looks."""
         held = self.producer.held()
         pending = None if held is None else self.completer.pending(1.0)
-        return None if held is None or pending is None else held.union(pending)
+        if held is None or pending is None:
+            return None
+        held.update(pending)
+        return held if self._refresher is None else held.union(self._refresher.also(held))
 
     def _connection_changed(self, connected: bool, since: datetime | None) -> None:
         if connected:

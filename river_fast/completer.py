@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from river_fast._ext import completer as compiled
 from river_fast.driver import Driver
@@ -141,6 +141,10 @@ class Completer(Service):
     def pending(self, timeout: float = 1.0) -> list[tuple[int, int]] | None:
         """(id, attempted_at in PostgreSQL's microseconds) of each outcome pushed and not yet acknowledged."""
         return self._compiled.pending(timeout)
+
+    def moved(self, moves: Iterable[tuple[int, int, int]]) -> None:
+        """This client's renewals of attempted_at, (id, from, to): an outcome pushed with the one finds the other."""
+        self._compiled.moved(moves)
 
     def stats(self) -> dict[str, int]:
         return self._compiled.stats()

@@ -176,6 +176,8 @@ class Config:
     `rescue_stuck_jobs_after`: how long after its start a job that still runs is taken for stranded by the leader (None:
     1 h, plus `job_timeout` where you set one), unless its own timeout is longer or `NEVER`. `rescue_unknown_kinds`:
     what becomes of it where the leader has no worker for its kind: "retry" (default), "discard" (as River), "ignore".
+    `refresh_long_jobs`: True (default False) renews `attempted_at` of this client's running jobs at a third of that,
+    for leaders of other languages: River's rescue, or discard, by age alone what this client still works.
     `reindexer_index_names`: what the leader rebuilds (None: River's seven, [] none), when `reindexer_schedule` says so
     (None: at midnight UTC; `NEVER`; else an object with `next(after)`), each within `reindexer_timeout` (60 s, or
     `NEVER`). `periodic_jobs`: what this client inserts by a schedule while it leads; give every client that may lead
@@ -218,6 +220,7 @@ class Config:
     pool_size: int | None = None
     pooler: Literal["auto", "session", "transaction"] = "auto"
     asynchronous_fetch: bool = False
+    refresh_long_jobs: bool = False
     logger: logging.Logger | None = None
     hooks: Sequence[Any] = ()
     middleware: Sequence[Any] = ()
@@ -265,10 +268,9 @@ class Config:
             raise ConfigError(f"pool_size must be an int of at least 1, or None (4), got {size!r}")
         if self.pooler not in ("auto", "session", "transaction"):
             raise ConfigError(f"pooler must be 'auto', 'session' or 'transaction', got {self.pooler!r}")
-        if not isinstance(self.asynchronous_fetch, bool):
-            raise ConfigError(f"asynchronous_fetch must be True or False, got {_short(self.asynchronous_fetch)}")
-        if not isinstance(self.fetch_only_known_kinds, bool):
-            raise ConfigError(f"fetch_only_known_kinds must be True or False, got {self.fetch_only_known_kinds!r:.80}")
+        for name in ("asynchronous_fetch", "fetch_only_known_kinds", "refresh_long_jobs"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, got {_short(value)}")
         self.extensions()
         _check_handler("error_handler", getattr(self.error_handler, "handle_error", self.error_handler), "job, error")
         _check_handler("job_stuck_handler", self.job_stuck_handler, "params")

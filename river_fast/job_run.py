@@ -7,7 +7,7 @@ cancel, once: the first cause stays.
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from river_fast.driver import Driver, RawRow, Statement
@@ -22,7 +22,7 @@ from river_fast.errors import (
 )
 from river_fast.job import Job
 from river_fast.job_log import JobLog, JobLogger, JobLogHandler, working_handler
-from river_fast.job_row import StoredRow
+from river_fast.job_row import PG_EPOCH, StoredRow
 from river_fast.resumable import Resumable, encode_cursor
 
 if TYPE_CHECKING:
@@ -166,28 +166,51 @@ class JobRun:
         return self._checkpoint(conn, *self.resumable.checkpoint(encode_cursor(value)))
 
     def _checkpoint(self, conn: Any, metadata: str, written: Callable[[], None]) -> Job[Any] | Awaitable[Job[Any]]:
-        return self._run_on(conn, self._fenced("job_checkpoint_tx", metadata, written))
+        return self._run_on(conn, "job_checkpoint_tx", metadata, written)
 
     # In the caller's transaction.
 
     def complete_tx(self, conn: Any) -> Job[Any] | Awaitable[Job[Any]]:
         staged = self.staged(failed=False)
-        return self._run_on(conn, self._fenced("job_complete_tx", None if staged is None else staged.decode()))
+        return self._run_on(conn, "job_complete_tx", None if staged is None else staged.decode())
 
-    def _run_on(self, conn: Any, statement: Statement[Job[Any]]) -> Job[Any] | Awaitable[Job[Any]]:
+    def _run_on(
+        self, conn: Any, name: str, metadata: str | None, written: Callable[[], None] = lambda: None
+    ) -> Job[Any] | Awaitable[Job[Any]]:
+        """A statement that changes the row if it still is this attempt's; `written` is called once it did."""
         if self._driver.is_async(conn):
-            return self._run_on_async(conn, statement)
-        return self._driver.on(conn).run(statement)
+            return self._run_on_async(conn, name, metadata, written)
+        executor, at = self._driver.on(conn), self._job.attempted_at
+        try:
+            return executor.run(self._fenced(name, at, metadata, written))
+        except JobLostError:
+            if (renewed := self._renewed_since(at)) is None:
+                raise
+            return executor.run(self._fenced(name, renewed, metadata, written))
 
-    async def _run_on_async(self, conn: Any, statement: Statement[Job[Any]]) -> Job[Any]:
-        return await self._driver.on_async(conn).run(statement)
+    async def _run_on_async(
+        self, conn: Any, name: str, metadata: str | None, written: Callable[[], None]
+    ) -> Job[Any]:
+        executor, at = self._driver.on_async(conn), self._job.attempted_at
+        try:
+            return await executor.run(self._fenced(name, at, metadata, written))
+        except JobLostError:
+            if (renewed := self._renewed_since(at)) is None:
+                raise
+            return await executor.run(self._fenced(name, renewed, metadata, written))
+
+    def _renewed_since(self, at: datetime | None) -> datetime | None:
+        """The attempt's time after a renewal that met us (`Config.refresh_long_jobs`); None: there was none."""
+        renewing = getattr(self._job._row, "renewing_us", 0)
+        if renewing:
+            return PG_EPOCH + timedelta(microseconds=renewing)
+        return None if self._job.attempted_at == at else self._job.attempted_at
 
     def _fenced(
-        self, name: str, metadata: str | None, written: Callable[[], None] = lambda: None
+        self, name: str, attempted_at: datetime | None, metadata: str | None, written: Callable[[], None]
     ) -> Statement[Job[Any]]:
-        """A statement that changes the row if it still is this attempt's; `written` is called once it did."""
         job = self._job
-        params = {"id": job.id, "attempt": job.attempt, "attempted_at": job.attempted_at, "metadata": metadata}
+        params = {"id": job.id, "attempt": job.attempt, "attempted_at": attempted_at, "metadata": metadata}
 
         def parse(rows: list[RawRow], count: int) -> Job[Any]:
             if not rows:

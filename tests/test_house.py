@@ -28,7 +28,7 @@ FLOORS = (
     "driver job_executor job_log job_run resumable work_chain",
     "insert_chain insert_plan insert_roles insert_statements"
     " async_runner cancel_checker completer deadline_watch durable_periodic_admin elector inserter job_admin"
-    " job_list leader_admin liveness maintenance migrate notifier producer"
+    " job_list leader_admin liveness long_job_refresher maintenance migrate notifier producer"
     " queue_admin queue_keeper registration shutdown statement_runner stranded subscription_manager",
     "async_client async_client_admin async_client_durable_periodic_jobs client client_admin"
     " client_durable_periodic_jobs client_life client_notify client_periodic_jobs client_queues"
