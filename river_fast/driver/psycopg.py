@@ -302,13 +302,13 @@ class PsycopgDriver:
         if not isinstance(conn, psycopg.Connection):
             raise ConfigError(f"a psycopg Connection is needed here, got {type(conn).__name__}")
         self._check_usable(conn)
-        return self._executor(conn)
+        return self._executor(conn) if self._begin else PsycopgExecutor(conn, self._schema, callers=True)
 
     def on_async(self, conn: Any) -> PsycopgAsyncExecutor:
         if not isinstance(conn, psycopg.AsyncConnection):
             raise ConfigError(f"a psycopg AsyncConnection is needed here, got {type(conn).__name__}")
         self._check_usable(conn)
-        return self._async_executor(conn)
+        return self._async_executor(conn) if self._begin else PsycopgAsyncExecutor(conn, self._schema, callers=True)
 
     def is_async(self, conn: Any) -> bool:
         return isinstance(conn, psycopg.AsyncConnection)

@@ -202,25 +202,26 @@ CallerAsyncConnection = psycopg.AsyncConnection[Any]
 
 
 class PsycopgExecutor:
-    """Statements on one sync connection."""
+    """Statements on one sync connection. `callers`: it is not ours, nor of a pool that we were given."""
 
-    prepare: bool | None = None  # psycopg prepares what is asked often, as the connection says; False: never
+    prepare: bool | None = None  # what is asked often may be prepared; False: nothing is
 
-    def __init__(self, conn: psycopg.Connection[Any], schema: str) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], schema: str, *, callers: bool = False) -> None:
         self._conn = conn
         self._schema = schema
+        self._callers = callers
 
     def run(self, statement: Statement[T]) -> T:
         conn, params = self._conn, statement.params
-        named = self.prepare is None and not statement.forms  # by a name that does not tell the forms
-        if named and isinstance(conn, PooledConnection) and is_binary(params):
+        prepare = _prepared(statement, self.prepare, self._callers)
+        if prepare is None and isinstance(conn, PooledConnection):
             with translated(conn):
                 asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
                 return _parsed(statement, conn.wait(asking))
         with translated(self._conn), self._cursor() as cursor:
             text = sql_text(statement.name, self._schema, statement.forms)
             try:
-                cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
+                cursor.execute(text, statement.params, prepare=prepare, binary=True)
             except psycopg.Error as error:
                 if not _went_stale(error, self._conn):
                     raise
@@ -258,21 +259,22 @@ class PsycopgAsyncExecutor:
 
     prepare: bool | None = None
 
-    def __init__(self, conn: psycopg.AsyncConnection[Any], schema: str) -> None:
+    def __init__(self, conn: psycopg.AsyncConnection[Any], schema: str, *, callers: bool = False) -> None:
         self._conn = conn
         self._schema = schema
+        self._callers = callers
 
     async def run(self, statement: Statement[T]) -> T:
         conn, params = self._conn, statement.params
         with translated(conn):
-            named = self.prepare is None and not statement.forms  # by a name that does not tell the forms
-            if named and isinstance(conn, PooledAsyncConnection) and is_binary(params):
+            prepare = _prepared(statement, self.prepare, self._callers)
+            if prepare is None and isinstance(conn, PooledAsyncConnection):
                 asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
                 return _parsed(statement, await conn.wait(asking))
             async with self._cursor() as cursor:
                 text = sql_text(statement.name, self._schema, statement.forms)
                 try:
-                    await cursor.execute(text, statement.params, prepare=self.prepare, binary=True)
+                    await cursor.execute(text, statement.params, prepare=prepare, binary=True)
                 except psycopg.Error as error:
                     if not _went_stale(error, conn):
                         raise
@@ -293,9 +295,18 @@ class PsycopgAsyncExecutor:
         return cursor
 
 
+def _prepared(statement: Statement[Any], prepare: bool | None, callers: bool) -> bool | None:
+    """None: what is asked all the time, whose parameters are all binary, and whatever the caller's connection would
+    prepare by itself. All else is planned anew each time: a plan that is kept was made for the table as it was, and
+    until that is analysed again goes on reading all of one that was small then."""
+    if prepare is None and not callers and (statement.forms or not is_binary(statement.params)):
+        return False
+    return prepare
+
+
 def _went_stale(error: psycopg.Error, conn: AnyConnection) -> bool:
-    """Whether a prepared plan was refused for a table that was made anew: nothing was done, and no transaction failed
-    with it. psycopg has forgotten the name by then."""
+    """Whether a plan that psycopg prepared was refused for a table that was made anew: nothing was done, and no
+    transaction failed with it. psycopg has forgotten the name by then."""
     return error.sqlstate in STALE and conn.info.transaction_status == pq.TransactionStatus.IDLE
 
 
