@@ -5,6 +5,7 @@
 .PHONY: interop interop-lint
 
 interop: $(VENV)/.built $(VENV)/.test ## River's Go client and ours working one schema together (RIVER=latest for another release)
+	@command -v go > /dev/null || { echo "make interop: Go is not on PATH; River's own client is built with it" >&2; exit 2; }
 	$(PY) -m pytest tests/interop -o python_files='*.py' -n 3 --dist worksteal $(if $(RIVER),--river $(RIVER)) $(ARGS)
 
 interop-lint: ## gofmt and go vet over the Go program of those cases

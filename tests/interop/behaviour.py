@@ -36,6 +36,8 @@ class Behaviour:
         asked = job.args
         if not isinstance(asked, Mapping):
             return
+        if asked.get("hold"):
+            self.released(job.id).wait()
         for key, value in (asked.get("set") or {}).items():
             job.set_metadata(key, value)
         if "log" in asked:

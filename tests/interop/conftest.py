@@ -33,13 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def go_program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dsn: str) -> Path:
     """The program of `go/`, built."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.exit("interop: Go is not on PATH; River's own client is built with it", returncode=2)
+    assert shutil.which("go"), "Go is not on PATH; River's own client is built with it"
     source, program = SOURCE, tmp_path_factory.mktemp("go") / "interop"
 
     def run(*args: str) -> None:
-        subprocess.run([go, *args], cwd=source, check=True)
+        subprocess.run(["go", *args], cwd=source, check=True)
 
     release = request.config.getoption("--river")
     if release:

@@ -15,13 +15,25 @@ WAYS = pytest.mark.parametrize(("first", "second"), [("go", "ours"), ("ours", "g
 SOON = 1  # milliseconds
 
 
+def insert(peer: Peer, args: dict[str, Any], **opts: Any) -> int:
+    """A job that waits for its release each time."""
+    job_id: int = peer.insert(kind="interop", args={"hold": True, **args}, opts=opts)["job"]["id"]
+    return job_id
+
+
 def in_turn(make: Make, job_id: int, sides: list[str], event: str, **config: Any) -> list[dict[str, Any]]:
-    """The job after each of `sides` has worked it once, alone."""
+    """The job after each of `sides` has worked it once, alone: the queue is paused while it may run again at once."""
     rows = []
     for side in sides:
         with make(side, queues={"default": 1}, **config) as peer:
+            if peer.queue_get(name="default")["paused_at"] is not None:
+                peer.queue_resume(name="default")
+            working = peer.event("working", job_id)["job"]
+            peer.queue_pause(name="default")
+            peer.event("queue_paused")
+            peer.release(id=job_id)
             rows.append(peer.event(event, job_id)["job"])
-            assert peer.event("working", job_id)["job"]["attempted_by"] == rows[-1]["attempted_by"]
+            assert working["attempted_by"] == rows[-1]["attempted_by"]
             peer.stop()
     return rows
 
@@ -29,8 +41,7 @@ def in_turn(make: Make, job_id: int, sides: list[str], event: str, **config: Any
 @WAYS
 def test_errors_of_both_stand_in_one_history(make: Make, first: str, second: str) -> None:
     one, other = make(first), make(second)
-    job = {"kind": "interop", "args": {"do": "fail", "text": "née \u2028<&> 🎉"}, "opts": {"max_attempts": 4}}
-    job_id = one.insert(**job)["job"]["id"]
+    job_id = insert(one, {"do": "fail", "text": "née \u2028<&> 🎉"}, max_attempts=4)
     rows = in_turn(make, job_id, [first, second, first, second], "job_failed", retry_ms=SOON)
     assert [row["state"] for row in rows] == ["available", "available", "available", "discarded"]
     last = rows[-1]
@@ -44,7 +55,7 @@ def test_errors_of_both_stand_in_one_history(make: Make, first: str, second: str
 
 @WAYS
 def test_default_policy_counts_the_others_errors(make: Make, first: str, second: str) -> None:
-    job_id = make(first).insert(kind="interop", args={"do": "fail", "text": "no"})["job"]["id"]
+    job_id = insert(make(first), {"do": "fail", "text": "no"})
     in_turn(make, job_id, [first, second], "job_failed", retry_ms=SOON)
     (row,) = in_turn(make, job_id, [first], "job_failed")
     assert row["state"] == "retryable"
@@ -55,7 +66,7 @@ def test_default_policy_counts_the_others_errors(make: Make, first: str, second:
 @WAYS
 def test_panics_keep_their_trace(make: Make, first: str, second: str) -> None:
     one = make(first)
-    job_id = one.insert(kind="interop", args={"do": "panic", "text": "oh"}, opts={"max_attempts": 2})["job"]["id"]
+    job_id = insert(one, {"do": "panic", "text": "oh"}, max_attempts=2)
     rows = in_turn(make, job_id, [first, second], "job_failed", retry_ms=SOON)
     assert [error["error"] for error in rows[1]["errors"]] == ["oh", "oh"]
     assert all(error["trace"] for error in rows[1]["errors"])
@@ -66,7 +77,7 @@ def test_panics_keep_their_trace(make: Make, first: str, second: str) -> None:
 @pytest.mark.parametrize("millis", [10, 6_000], ids=["at once", "by the scheduler"])
 def test_snoozes_are_counted_on_and_give_their_attempt_back(make: Make, first: str, second: str, millis: int) -> None:
     one = make(first)
-    job_id = one.insert(kind="interop", args={"do": "snooze", "ms": millis})["job"]["id"]
+    job_id = insert(one, {"do": "snooze", "ms": millis})
     (row,) = in_turn(make, job_id, [first], "job_snoozed")
     assert (row["state"], row["attempt"], row["errors"]) == ("available" if millis < 5_000 else "scheduled", 0, [])
     assert json.loads(row["metadata"]) == {"snoozes": 1}
@@ -80,7 +91,7 @@ def test_output_and_metadata_come_over(make: Make, first: str, second: str) -> N
     one = make(first)
     value = {"é": [1, 2**60, None, "\u2028<>&"], "nested": {"b": 1, "a": 0.1}}
     args = {"do": "fail", "text": "no", "times": 1, "set": {"from": "worker"}, "output": value}
-    job_id = one.insert(kind="interop", args=args, opts={"metadata": {"mine": 1}})["job"]["id"]
+    job_id = insert(one, args, metadata={"mine": 1})
     (failed,) = in_turn(make, job_id, [first], "job_failed", retry_ms=SOON)
     expected = {"mine": 1, "from": "worker", "output": value}
     assert json.loads(failed["metadata"]) == expected
@@ -93,7 +104,7 @@ def test_output_and_metadata_come_over(make: Make, first: str, second: str) -> N
 def test_logs_of_both_stand_in_one_list(make: Make, first: str, second: str) -> None:
     one = make(first)
     args = {"do": "fail", "text": "no", "log": "né \u2028<&> 🎉"}
-    job_id = one.insert(kind="interop", args=args, opts={"max_attempts": 3})["job"]["id"]
+    job_id = insert(one, args, max_attempts=3)
     rows = in_turn(make, job_id, [first, second, first], "job_failed", retry_ms=SOON)
     logs = [json.loads(row["metadata"])["river:log"] for row in rows]
     assert [entry["attempt"] for entry in logs[2]] == [1, 2, 3]
@@ -122,7 +133,7 @@ def test_interrupted_job_is_worked_by_the_other(make: Make, first: str, second: 
 def test_self_cancel_and_its_retry(make: Make, first: str, second: str) -> None:
     args = {"do": "cancel", "text": "not today", "times": 1}
     one = make(first)
-    job_id = one.insert(kind="interop", args=args, opts={"max_attempts": 1})["job"]["id"]
+    job_id = insert(one, args, max_attempts=1)
     (row,) = in_turn(make, job_id, [first], "job_cancelled")
     assert [error["error"] for error in row["errors"]] == ["JobCancelError: not today"]
     again = make(second).job_retry(id=job_id)

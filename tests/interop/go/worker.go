@@ -14,6 +14,7 @@ import (
 // behaviour is what a job's args ask of its worker; ours.py reads the same.
 type behaviour struct {
 	Do     string            `json:"do"`
+	Hold   bool              `json:"hold"`  // wait until the job is released before all of that
 	Times  int               `json:"times"` // do it at the first so many attempts, then complete; 0: always
 	Text   string            `json:"text"`
 	Deaf   bool              `json:"deaf"` // a blocked job that goes on when it is told to end
@@ -42,6 +43,9 @@ func (w *worker) Work(ctx context.Context, job *river.Job[textArgs]) error {
 	var asked behaviour
 	if err := json.Unmarshal(job.Args.text, &asked); err != nil {
 		return nil // args of any other form ask for nothing
+	}
+	if asked.Hold {
+		<-w.peer.releaseOf(job.ID)
 	}
 	for key, value := range asked.Set {
 		if err := river.MetadataSet(ctx, key, value); err != nil {
