@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import river_fast as river
 from tests.interop.conftest import Make
 from tests.interop.peers import Peer
 
@@ -103,6 +104,28 @@ def test_our_late_outcome_does_not_touch_the_run_that_came_after(make: Make, con
     assert go.job_get(id=job_id) == second
     go.release(id=job_id)
     assert go.event("job_completed", job_id)["job"]["attempt"] == 2
+
+
+def test_our_long_jobs_are_left_alone_by_rivers_leader_where_they_are_refreshed(
+    make: Make, conn: psycopg.Connection, until: Any
+) -> None:
+    """It rescues by age alone and discards the kind it does not know: as the one that nobody refreshes shows."""
+    kinds = ["interop", "known_to_one"]
+    refreshing: dict[str, Any] = {"rescue_ms": 2_000, "job_timeout": river.NEVER, "refresh_long_jobs": True}
+    ours = make("ours", queues={"default": 5}, kinds=kinds, follows=True, **refreshing)
+    careless = make("ours apart", queues={"other": 5}, kinds=kinds, follows=True)
+    kept = [ours.insert(kind=kind, args={"do": "block"})["job"]["id"] for kind in kinds]
+    lost = careless.insert(kind="known_to_one", args={"do": "block"}, opts={"queue": "other"})["job"]["id"]
+    for peer, job_id in (*((ours, job_id) for job_id in kept), (careless, lost)):
+        peer.event("working", job_id)
+    until(f"SELECT attempted_at < now() - interval '4 s' FROM river_job WHERE id = {lost}", True)
+    make("go", queues={"elsewhere": 1}, rescue_ms=2_000, timeout_ms=1_000)
+    until(f"SELECT state::text FROM river_job WHERE id = {lost}", "discarded", 60)
+    rows = conn.execute("SELECT state::text, attempt, errors FROM river_job WHERE id = ANY (%s)", [kept]).fetchall()
+    assert rows == [("running", 1, None)] * 2
+    for job_id in kept:
+        ours.release(id=job_id)
+        assert ours.event("job_completed", job_id)["job"]["attempt"] == 1
 
 
 def test_our_killed_client_is_missed_by_ours_whoever_leads(make: Make, conn: psycopg.Connection, until: Any) -> None:
