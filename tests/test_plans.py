@@ -294,6 +294,7 @@ SERVICES = {
     },
     "job_get_running_by_client": {"client_id": "client", "age": 1.0},
     "job_get_still_running": {"ids": [1, 2, 3], "client_id": "client"},
+    "client_watch": {},
     "job_get_cancel_requested": {"ids": [1, 2, 3]},
     "job_delete_before": {"state": "completed", "age": 86400.0, "limit": 10_000},
     "job_get_by_id": {"id": 1},

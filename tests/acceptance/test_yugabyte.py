@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -9,8 +10,11 @@ import psycopg
 import pytest
 
 import river_fast as river
+from river_fast.driver.psycopg import PsycopgDriver
+from river_fast.migrate import Migrator
 from tests.fix_client import Args, eventually, workers_of
 from tests.fix_proxy import Proxy
+from tests.fix_rows import insert
 from tests.fix_yugabyte import LISTENS, client_on, hear_nothing, lacking
 
 
@@ -116,3 +120,23 @@ def test_listens_where_the_setting_says_that_it_can(yugabyte: Proxy, schema: str
 
         eventually(told, what="a notification, once the fetcher listens")
     assert lacking(yugabyte) == {b"LISTEN"}
+
+
+def test_heartbeats_tell_the_living_from_the_dead(
+    yugabyte: Proxy, schema: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are no session locks; line `fast` has the table."""
+    for name, value in {"INTERVAL": 0.05, "SILENT_AFTER": 7.0, "GAP_MOST": 0.1}.items():
+        monkeypatch.setattr(f"river_fast.maintenance.dead_client_rescuer.{name}", value)
+    driver = PsycopgDriver(yugabyte.conninfo, schema)
+    Migrator(driver, "fast").migrate_up()
+    driver.close()
+    conn.execute("INSERT INTO river_fast_client (id, key, locks) VALUES ('worker-1', 1, false)")
+    job_id = insert(conn, "running", kind="test_job", attempted_by=["worker-1"])
+    client = client_on(yugabyte, schema, workers_of(lambda job: None))
+    with client:
+        assert re.search(r"_hb[0-9a-f]{16}$", client.id)
+        assert client.wait(job_id, 60).attempt == 2
+        eventually(lambda: conn.execute("SELECT id, locks FROM river_fast_client").fetchall() == [(client.id, False)])
+    assert conn.execute("SELECT FROM river_fast_client").fetchall() == []
+    assert lacking(yugabyte) == set()
