@@ -294,6 +294,9 @@ SERVICES = {
     },
     "job_get_running_by_client": {"client_id": "client", "age": 1.0},
     "job_get_still_running": {"ids": [1, 2, 3], "client_id": "client"},
+    "job_renew_many": {
+        "ids": [1, 2], "attempts": [1, 1], "attempted_ats": ["2026-01-01"] * 2, "renewed_ats": ["2026-01-02"] * 2,
+    },
     "client_watch": {},
     "job_get_cancel_requested": {"ids": [1, 2, 3]},
     "job_delete_before": {"state": "completed", "age": 86400.0, "limit": 10_000},
