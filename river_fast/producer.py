@@ -284,7 +284,7 @@ class Producer(Service):
         while not self._stopping.is_set():
             for what, index, number, text in self._fetcher.take_attention(min(self._watch.wait(), 1.0)):
                 if what == compiled.GROW:
-                    self._grow(self._by_index[index], number)
+                    self._grow(self._queue_at(index), number)
                 elif what == compiled.NOTICE:
                     self._logger.log(number, "%s", text)
                 elif what == compiled.CONNECTED:
@@ -300,7 +300,7 @@ class Producer(Service):
     def _emit_metrics(self) -> None:
         """What the fetches since the last look took and brought, to each hook."""
         for index, jobs, took in compiled.take_metrics(self._fetcher) if self._metric_hooks else ():
-            queue = self._by_index[index].name
+            queue = self._queue_at(index).name
             duration = Metric("job_get_available_duration", queue, took / 1e9)
             for metric in (duration, Metric("job_get_available_count", queue, jobs)):
                 for role in self._metric_hooks:
@@ -308,6 +308,10 @@ class Producer(Service):
                         role.function(metric)
                     except BaseException:  # the jobs of this client do not wait for its metrics
                         self._logger.exception("%s raised", role.name)
+
+    def _queue_at(self, index: int) -> WorkedQueue:
+        with self._queues_lock:  # it is just being added, perhaps, and its first jobs came sooner
+            return self._by_index[index]
 
     def _grow(self, queue: WorkedQueue, count: int) -> None:
         queue.threads = [thread for thread in queue.threads if thread.is_alive()]
@@ -344,7 +348,7 @@ class Producer(Service):
         self._logger.warning("stuck job %d (%s) came back", job.id, job.kind)
 
     def _active_of(self, index: int) -> dict[int, Job[Any]]:
-        return self._by_index[index].active
+        return self._queue_at(index).active
 
     def _all_queues(self) -> Iterable[WorkedQueue]:
         """Removed ones too: their jobs may still run."""

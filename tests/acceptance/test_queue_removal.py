@@ -126,3 +126,39 @@ async def test_an_async_client_awaits_its_jobs(dsn: str, schema: str) -> None:
         assert (await client.wait(job, 20)).state == "completed"
         await client.queues.add("default", ONE)
         assert (await client.wait((await client.insert(Args(2))).job, 20)).state == "completed"
+
+
+class SlowToAdd:
+    """A fetcher whose `add_queue` returns when the queue's jobs have been fetched, and a moment after."""
+
+    def __init__(self, fetcher: Any, conn: psycopg.Connection, thread: threading.Thread) -> None:
+        self._fetcher, self._conn, self._thread = fetcher, conn, thread
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fetcher, name)
+
+    def add_queue(self, *arguments: Any) -> Any:
+        index = self._fetcher.add_queue(*arguments)
+        eventually(lambda: states(self._conn) == {"running": 1}, what="the queue's job to be fetched")
+        self._thread.join(0.3)  # only a thread that has failed ends
+        return index
+
+
+def test_jobs_that_come_before_a_queue_is_added_wholly_are_worked(
+    make_client: Callable[..., river.Client], conn: psycopg.Connection
+) -> None:
+    """The fetcher needs no GIL: it may be faster than whoever has just added the queue."""
+    client = make_client(workers_of(lambda job: None))
+    client.insert(Args(), river.InsertOpts(queue="another"))
+    client.start()
+    assert client._services is not None
+    producer = client._services.producer
+    assert producer._thread is not None
+    producer._fetcher = SlowToAdd(producer._fetcher, conn, producer._thread)
+    try:
+        client.queues.add("another", ONE)
+    finally:
+        producer._fetcher = producer._fetcher._fetcher
+    assert producer._thread is not None
+    assert producer._thread.is_alive()
+    eventually(lambda: states(conn) == {"completed": 1}, what=f"{states(conn)}")
