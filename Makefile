@@ -23,6 +23,9 @@ ifeq ($(DATABASE_URL),)
 unexport DATABASE_URL
 endif
 
+# Tests mostly wait. Four processes of them, each with an embedded server of its own; on a server of yours, one.
+TOGETHER := $(if $(DATABASE_URL),,-n 4 --dist loadfile)
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-short lint build dist wheel clean
 
@@ -32,8 +35,8 @@ help: ## this list
 demo: $(VENV)/.built ## real jobs on a real PostgreSQL, at speed
 	$(PY) -m river_fast demo $(ARGS)
 
-test: $(VENV)/.built $(VENV)/.test ## the whole suite (ARGS='...' for pytest)
-	$(PY) -m pytest $(ARGS)
+test: $(VENV)/.built $(VENV)/.test ## the whole suite (ARGS='...' for pytest; ARGS='-n 0' in one process)
+	$(PY) -m pytest $(TOGETHER) $(ARGS)
 
 # What a Python's C API, event loop, threads or typing could break.
 SHORT := tests/wheel tests/test_job.py tests/test_job_args.py tests/test_worker.py tests/test_encoding.py \

@@ -1,6 +1,8 @@
 """Fixtures every test may use: a server, a migrated schema of the test's own, a connection to it.
 
-`DATABASE_URL` names the server to use; without it the embedded PostgreSQL is started, and stopped at the end.
+`DATABASE_URL` names the server to use; without it the embedded PostgreSQL is started, and stopped at the end. Where
+pytest-xdist runs several processes each has a server of its own: tests that stop, count or freeze what a server does
+would meet the others' there.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -27,7 +30,9 @@ def dsn() -> str:
         return url
     from river_fast import embedded
 
-    return embedded.start(stop_at_exit=True).url
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    home = Path(os.environ.get("RIVER_FAST_PG_DATA") or embedded._default_home())
+    return embedded.start(home / worker if worker else home, stop_at_exit=True).url
 
 
 @pytest.fixture
