@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import timedelta
 from typing import Any
@@ -143,7 +144,7 @@ def with_queue(**options: Any) -> dict[str, Any]:
         with_queue(max_workers=1, fetch_cooldown=1, fetch_poll_interval=0.5),
         {"queues": {"Not Valid": river.QueueConfig(max_workers=1)}, "workers": river.Workers()},
     ],
-    ids=repr,
+    ids=lambda options: re.sub(" at 0x\\w+", "", repr(options)),
 )
 def test_wrong_value_is_a_config_error_when_the_client_is_made(options: dict[str, Any]) -> None:
     with pytest.raises(river.ConfigError):

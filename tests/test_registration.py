@@ -36,7 +36,7 @@ def test_a_given_id_is_registered_by_its_lock(driver: PsycopgDriver) -> None:
     assert registration(driver, "worker-1").key == lock_key("worker-1", driver.schema)
 
 
-@pytest.mark.parametrize("client_id", ["worker-1", generated(locks=False)])
+@pytest.mark.parametrize("client_id", ["worker-1", generated(locks=False)], ids=["given", "generated"])
 def test_without_locks_each_start_has_a_key_of_its_own(driver: PsycopgDriver, client_id: str) -> None:
     keys = {registration(driver, client_id, locks=False).key for _ in range(3)}
     assert len(keys) == 3
@@ -46,6 +46,7 @@ def test_without_locks_each_start_has_a_key_of_its_own(driver: PsycopgDriver, cl
 @pytest.mark.parametrize(
     ("client_id", "locks", "why"),
     [("worker-1", True, "its id was given"), (generated(locks=False), False, "no session locks")],
+    ids=["given", "generated"],
 )
 def test_without_the_line_it_says_what_that_means(
     driver: PsycopgDriver, caplog: pytest.LogCaptureFixture, client_id: str, locks: bool, why: str
