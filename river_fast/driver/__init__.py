@@ -66,6 +66,8 @@ class Executor(Protocol):
     def run_alone(self, name: str, identifier: str) -> None:
         """`sql/<name>.sql`, with `@identifier@` in it quoted: a command that must be in no transaction, for an executor
         of `Driver.autocommit` or `Driver.session`."""
+    def transaction(self) -> AbstractContextManager[None]:
+        """Inside it the statements of an executor of `Driver.session` are one transaction."""
     def cancel(self) -> None:
         """Ask the server to cancel what runs now, if anything does. From any thread, while the executor is in use."""
     def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:

@@ -232,6 +232,12 @@ class PsycopgExecutor:
         with translated(self._conn):
             cancel_within(self._conn)
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        with committing_on(self._conn) as committing, self._conn.transaction():
+            yield
+            committing()
+
     def run_script(self, name: str) -> None:
         with translated(self._conn):
             self._conn.execute(sql_text(name, self._schema), prepare=False)

@@ -7,10 +7,12 @@ and the one that comes first among the living acts. A dead client's lock, or row
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -32,6 +34,8 @@ GAP_MOST = 2 * INTERVAL  # what a pause between two looks counts for at most: an
 LOAD_SHARE = 20  # a look that takes long is not repeated before this many times its duration has passed ...
 PAUSE_MOST = 3.0  # ... but after so many seconds it is
 ANSWER_TIMEOUT = 10.0  # seconds
+FROZEN_AFTER = 10.0  # seconds without a look after which a watcher's session is ended, and another client may watch
+IDLE_SESSION_SINCE = 140000  # PostgreSQL's version that can do that
 MISSING = ("42P01", "42501")  # line `fast` was taken back, or this role has no right to it
 
 
@@ -108,6 +112,7 @@ class DeadClientRescuer(Service):
         self._logger = logger or logging.getLogger("river_fast.dead_client_rescuer")
         self._failing = False
         self._stagger = INTERVAL
+        self._session: Executor | None = None  # of the one that watches, where sessions are its own
         self._rescued = 0  # written by the thread alone
         self.watching = TestSignal[bool]()  # this client began, or ended, to watch
         self.looked = TestSignal[int]()  # how many clients were dead
@@ -122,6 +127,7 @@ class DeadClientRescuer(Service):
     def _start(self) -> None:
         capabilities = self._driver.open()
         self._session_locks, self._locks = capabilities.session_locks, not capabilities.is_yugabyte
+        self._ends_idle = capabilities.server_version >= IDLE_SESSION_SINCE
         self._freeing = Freeing(self._driver, self._logger)
         self._lock_key = lock_key(self._me[0], self._driver.schema)
         self._watcher = {"key": watcher_key(self._driver.schema)}
@@ -137,8 +143,7 @@ class DeadClientRescuer(Service):
                     self._watch_shared()
                 elif self._vacant():
                     with self._driver.session("watcher", ANSWER_TIMEOUT) as executor:
-                        if executor.run(Statement("advisory_lock", self._watcher, _flag)):
-                            self._watch(executor)
+                        self._watch(executor)
             except DatabaseError as error:
                 # the first failure in a row: an outage of an hour is not worth hundreds of lines
                 level = logging.DEBUG if self._failing else logging.WARNING
@@ -153,7 +158,13 @@ class DeadClientRescuer(Service):
         return vacant
 
     def _watch(self, executor: Executor) -> None:
-        """As long as this session, and with it the lock, lasts. What was seen before it counts for nothing."""
+        """As long as this session, and with it the lock, lasts. What was seen before it counts for nothing. All is done
+        on it: a pool that the client's own inserts have emptied holds up no rescue."""
+        if self._ends_idle:
+            executor.run(Statement("watcher_session", {"milliseconds": str(int(FROZEN_AFTER * 1000))}))
+        if not executor.run(Statement("advisory_lock", self._watcher, _flag)):
+            return
+        self._session = executor
         vigil = Vigil()
         self.watching.signal(True)
         try:
@@ -164,6 +175,7 @@ class DeadClientRescuer(Service):
                 self._act(vigil)
                 self._stopping.wait(min(max(INTERVAL, LOAD_SHARE * took), PAUSE_MOST))
         finally:
+            self._session = None
             self.watching.signal(False)
 
     def _watch_shared(self) -> None:
@@ -171,7 +183,7 @@ class DeadClientRescuer(Service):
         vigil = Vigil()
         while not self._stopping.is_set() and self._migrated:
             begun = time.monotonic()
-            with self._driver.autocommit(ANSWER_TIMEOUT) as executor:
+            with self._alone() as executor:
                 sight = self._look(executor)
             took = time.monotonic() - begun
             vigil.look(sight)
@@ -221,7 +233,7 @@ class DeadClientRescuer(Service):
             self._holding(client, sign, Statement("client_forget", {"id": client.id, "key": client.key}))
 
     def _left(self, client: Watched, before: int | None) -> list[Claim]:
-        with self._driver.autocommit(ANSWER_TIMEOUT) as executor:
+        with self._alone() as executor:
             running = executor.run(running_under(client.id, 0.0))
         return [
             claim for claim in running
@@ -235,8 +247,23 @@ class DeadClientRescuer(Service):
         else:
             at = EPOCH + timedelta(microseconds=sign or 0)
             taking = Statement("client_take_silent", {"id": client.id, "key": client.key, "heartbeat_at": at}, _flag)
-        with self._driver.transaction(ANSWER_TIMEOUT) as executor:
+        with self._together() as executor:
             return executor.run(statement) if executor.run(taking) else None
+
+    def _alone(self) -> AbstractContextManager[Executor]:
+        """Each statement its own transaction."""
+        session = self._session
+        return self._driver.autocommit(ANSWER_TIMEOUT) if session is None else contextlib.nullcontext(session)
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[Executor]:
+        session = self._session
+        if session is None:
+            with self._driver.transaction(ANSWER_TIMEOUT) as executor:
+                yield executor
+        else:
+            with session.transaction():
+                yield session
 
 
 def _flag(rows: list[RawRow], count: int) -> bool:

@@ -101,6 +101,23 @@ def test_a_job_of_a_live_client_is_never_touched(
 
 
 @pytest.mark.timeout(200)
+def test_a_watcher_that_is_frozen_watches_no_longer(
+    make_worker: MakeWorker, ledger: Ledger, conn: psycopg.Connection
+) -> None:
+    """It would keep its lock: the server ends its session, and another client takes over."""
+    frozen = make_worker(seconds={**QUICK, "FROZEN_AFTER": 3.0})
+    before = eventually(lambda: watching_pid(conn))
+    frozen.pause()
+    (job_id,) = naps(conn, 1, 300.0, queue="other")
+    killed = make_worker(seconds=QUICK, queue="other")
+    ledger.wait(1)
+    make_worker(seconds=QUICK, queue="idle")
+    eventually(lambda: watching_pid(conn) not in (None, before), 60)
+    killed.kill()
+    eventually(lambda: column(conn, job_id, "state") == "available", 60)
+
+
+@pytest.mark.timeout(200)
 def test_a_given_ids_jobs_are_freed_where_line_fast_is_there(
     make_worker: MakeWorker, ledger: Ledger, conn: psycopg.Connection, fast: None
 ) -> None:
