@@ -199,6 +199,59 @@ def test_what_a_job_asks_of_its_row(on: ClientOn, yugabyte: Proxy) -> None:
             assert event.job.id == job.id
 
 
+def test_steps_and_long_jobs_write_their_row(on: ClientOn, yugabyte: Proxy, conn: psycopg.Connection) -> None:
+    refreshed, tried = threading.Event(), []
+
+    def one(job: river.Job[Args]) -> None:
+        with psycopg.connect(yugabyte.conninfo) as caller:
+            job.set_step_tx(caller)
+
+    def two(job: river.Job[Args], cursor: Any) -> None:
+        tried.append((job.attempt, cursor))
+        if job.attempt == 1:
+            with psycopg.connect(yugabyte.conninfo) as caller:
+                job.set_cursor_tx(caller, {"n": 1})
+            assert refreshed.wait(60)
+            raise ValueError("not today")
+
+    def work(job: river.Job[Args]) -> None:
+        job.step("one", lambda: one(job))
+        job.step_cursor("two", lambda cursor: two(job, cursor))
+
+    client = on(workers_of(work), refresh_long_jobs=True, rescue_stuck_jobs_after=1.0, job_timeout=river.NEVER)
+    client.start()
+    job = client.insert(Args(1)).job
+
+    def began() -> Any:
+        return conn.execute("SELECT attempted_at FROM river_job WHERE state = 'running'").fetchone()
+
+    first = eventually(began, what="a run")
+    eventually(lambda: began() not in (None, first), what="its renewal")
+    refreshed.set()
+    assert client.wait(job, 60).state == "completed"
+    assert tried == [(1, None), (2, {"n": 1})]
+
+
+def test_verbs_on_durable_periodic_jobs(on: ClientOn, yugabyte: Proxy, schema: str) -> None:
+    driver = PsycopgDriver(yugabyte.conninfo, schema)
+    Migrator(driver, "fast").migrate_up()
+    driver.close()
+    client = on()
+    jobs = client.durable_periodic_jobs
+    assert jobs.define("daily", "0 9 * * *", Args(1), zone="Europe/Berlin").id == "daily"
+    assert jobs.pause("daily").paused_at is not None
+    assert jobs.resume("daily").paused_at is None
+    assert jobs.change("daily", schedule="@every 1h").id == "daily"
+    assert [job.id for job in jobs.list()] == ["daily"]
+    assert jobs.run_now("daily").job.kind == "test_job"
+    with psycopg.connect(yugabyte.conninfo) as caller:
+        assert jobs.get_tx(caller, "daily").id == "daily"
+        assert jobs.run_now_tx(caller, "daily").job.kind == "test_job"
+        assert jobs.delete_tx(caller, "daily").id == "daily"
+    with pytest.raises(river.NotFoundError):
+        jobs.get("daily")
+
+
 @pytest.mark.parametrize("fast", [False, True], ids=["without the fast line", "with it"])
 def test_rows_of_a_lost_fetch_reply_run_again(
     on: ClientOn, yugabyte: Proxy, schema: str, conn: psycopg.Connection, fast: bool
