@@ -43,8 +43,7 @@ def test_rows_whose_fetch_reply_was_cut_off_run_soon_on_their_first_attempt(
 
     queues = {"default": river.QueueConfig(max_workers=100, fetch_poll_interval=0.05)}
     config = river.Config(schema=schema, queues=queues, workers=workers, id=client_id, poll_only=poll_only)
-    inserting = river.Client(dsn, river.Config(schema=schema))
-    with river.Client(proxy.conninfo, config):
+    with river.Client(proxy.conninfo, config), river.Client(dsn, river.Config(schema=schema)) as inserting:
         first = inserting.insert(Args())
         until(f"SELECT state::text FROM river_job WHERE id = {first.job.id}", "completed")
         with conn.transaction():  # a fetch waits for the lock: the reply that is lost is that of this one
@@ -74,8 +73,7 @@ def test_replies_cut_off_again_and_again_lose_no_job_and_run_none_twice(
 
     queues = {"default": river.QueueConfig(max_workers=10, fetch_poll_interval=0.05)}
     config = river.Config(schema=schema, queues=queues, workers=workers)
-    inserting = river.Client(dsn, river.Config(schema=schema))
-    with river.Client(proxy.conninfo, config):
+    with river.Client(proxy.conninfo, config), river.Client(dsn, river.Config(schema=schema)) as inserting:
         for _ in range(8):
             inserting.insert_many([Args(n) for n in range(100)])
             proxy.swallowing = True

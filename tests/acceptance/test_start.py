@@ -35,7 +35,8 @@ def no_thread_left() -> Iterator[None]:
 
 
 SERVICES = (
-    "completer", "notifier", "keeper", "_checker", "_liveness", "producer", "QueueMaintainer", "Elector",
+    "completer", "notifier", "keeper", "_checker", "_liveness", "_dead_client_rescuer", "producer", "QueueMaintainer",
+    "Elector",
 )
 
 
