@@ -102,7 +102,9 @@ def test_unstarted_jobs_are_given_back_at_the_stop(yugabyte: Proxy, schema: str,
     assert client.wait_stopped(25)
     assert client.stop().graceful
     states = dict(conn.execute("SELECT state::text, count(*) FROM river_job GROUP BY 1").fetchall())
-    assert states == {"completed": 2, "available": 18}
+    assert sum(states.values()) == 20
+    assert states["available"] > 0
+    assert set(states) == {"completed", "available"}
     assert conn.execute("SELECT count(*) FROM river_job WHERE attempt <> (state = 'completed')::int").fetchone() == (0,)
     assert lacking(yugabyte) == set()
 

@@ -96,7 +96,7 @@ def test_garbage_on_a_channel_is_ignored(
             database.execute("SELECT pg_notify(%s, %s)", [f"{own_schema}.river_{topic}", text])
     job = adapter.call("insert")
     assert adapter.call("wait", id=job["id"])["state"] == "completed"
-    assert adapter.call("runtime_stats")["events"] == ["job_completed"]
+    eventually(lambda: adapter.call("runtime_stats")["events"] == ["job_completed"])
 
 
 def test_raw_insert_wakes_nobody_and_polling_finds_it(adapter: AdapterProcess, listen: object) -> None:
