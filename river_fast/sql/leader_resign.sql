@@ -1,4 +1,4 @@
--- Of this very term only: a newer one under the same client id stays.
+-- Of this very term only: a newer one under the same client id stays. The message has River's very bytes.
 WITH resigned AS (
     DELETE FROM @schema@river_leader
     WHERE leader_id = %(leader_id)s
@@ -7,6 +7,6 @@ WITH resigned AS (
 )
 SELECT CASE WHEN %(notify)s THEN pg_notify(
     %(channel)s,
-    '{"leader_id": ' || to_json(leader_id)::text || ', "action": "resigned"}'
+    '{"leader_id" : ' || to_json(leader_id)::text || ', "action" : "resigned"}'
 ) END
 FROM resigned

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from referencing import Registry, Resource
 from tests.conformance.contract import CONTRACT, DATA
 
 ROOT = Path(__file__).parent.parent.parent
+OURS = (sys.executable, "-m", "tests.conformance.adapter")
 ANSWER_MOST = 60.0  # seconds: a request that takes longer hangs
 EXIT_MOST = 30.0
 CODES = {error["name"]: error["code"] for error in CONTRACT["errors"]}
@@ -37,9 +38,11 @@ class Refused(Exception):
 
 
 class AdapterProcess:
-    """`python -m tests.conformance.adapter` under `name`, on `url`."""
+    """`python -m tests.conformance.adapter`, or another `command`, under `name`, on `url`."""
 
-    def __init__(self, url: str, name: str = "river-conformance-test", **variables: str) -> None:
+    def __init__(
+        self, url: str, name: str = "river-conformance-test", command: Sequence[str] = OURS, **variables: str
+    ) -> None:
         self.name = name
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RIVER_CONFORMANCE_")},
@@ -50,7 +53,7 @@ class AdapterProcess:
         }
         self._generation = "B" if "RIVER_CONFORMANCE_DRIVER" in variables else "A"
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "tests.conformance.adapter"],
+            command,
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,

@@ -60,7 +60,7 @@ def test_messages_are_rivers_bytes(adapter: AdapterProcess, database: psycopg.Co
     adapter.call("stop")
     assert leadership.now() == [
         '{"action":"request_resign","leader_id":""}',
-        '{"leader_id": "leads", "action": "resigned"}',
+        '{"leader_id" : "leads", "action" : "resigned"}',
     ]
 
 

@@ -1,6 +1,7 @@
 // River's own Go client at the other end of a pipe: what tests/interop drives beside river_fast, on one schema.
 //
 //	interop SCHEMA
+//	interop --contract       an adapter of River's conformance contract instead (adapter.go)
 //
 // DATABASE_URL names the database. Each line on standard input is a call, {"id": 1, "call": "insert", "params": {...}},
 // answered by {"id": 1, "result": ...} or {"id": 1, "error": "...", "sort": "not_found"}; answers come as they are
@@ -90,6 +91,13 @@ func say(line map[string]any) {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "--contract" {
+		if err := serveContract(); err != nil {
+			fmt.Fprintln(os.Stderr, "interop:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: interop SCHEMA, with DATABASE_URL set")
 		os.Exit(2)
