@@ -21,7 +21,7 @@ from tests.conformance.running_client import RunningClient
 from tests.conformance.session import ARGS_MOST, CLIENT_POOL, Session, process_name
 
 WAIT_MOST = 10.0  # seconds
-WAIT_LOOK = 0.01
+WAIT_LOOK = 0.005
 FILTERS = ("ids", "kinds", "priorities", "queues", "states", "tags_all", "tags_any", "metadata")
 DELETE_FILTERS = ("ids", "kinds", "queues", "states")
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from psycopg.conninfo import make_conninfo
+
+from tests.conformance.process import OURS, AdapterProcess
 from tests.fix_client import until
 from tests.interop.peers import Local, Peer, Process
 
@@ -23,6 +26,7 @@ __all__ = ["until"]
 SOURCE = Path(__file__).parent / "go"
 MODULES = ("river", "river/riverdriver/riverpgxv5", "river/rivertype")
 Make = Callable[..., Any]
+Adapters = Callable[..., AdapterProcess]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,3 +103,29 @@ def make(dsn: str, schema: str, go_program: Path) -> Iterator[Make]:
 
         yield made
 
+
+
+@pytest.fixture
+def adapters(dsn: str, schema: str, go_program: Path) -> Iterator[Adapters]:
+    """`adapters(name, side="ours")`: an adapter of River's contract on the test's schema; "go" is River's own client."""
+    with ExitStack() as stack:
+
+        def made(name: str, side: str = "ours") -> AdapterProcess:
+            url = make_conninfo(dsn, options=f"-c search_path={schema}")
+            # A name of its own: cases run beside each other on one server, and some end the connections of a name.
+            application = f"river-conformance-{name}-{schema}"
+            command = (str(go_program), "--contract") if side == "go" else OURS
+            return stack.enter_context(AdapterProcess(url, application, command))
+
+        yield made
+
+
+@pytest.fixture
+def ours(adapters: Adapters) -> AdapterProcess:
+    return adapters("ours")
+
+
+@pytest.fixture
+def reference(adapters: Adapters) -> AdapterProcess:
+    """River's own client."""
+    return adapters("go", "go")
