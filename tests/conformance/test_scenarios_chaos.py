@@ -155,3 +155,23 @@ def test_completions_of_many_threads_survive_the_loss_of_every_connection(
     jobs = adapter.call("list", limit=1000, states=["completed"])["jobs"]
     assert len(jobs) == 500
     assert not any(job["errors"] for job in jobs)
+
+
+def test_leadership_renewal_under_slow_maintenance(
+    adapter: AdapterProcess, database: psycopg.Connection, url: str
+) -> None:
+    """Its scheduler, rescuer and cleaner wait for a lock that somebody holds: the term goes on."""
+    adapter.call("insert", opts={"scheduled_at": "2020-01-01T00:00:00Z"})
+    expires = "SELECT expires_at FROM river_leader"
+    with psycopg.connect(url) as holder:
+        holder.execute("LOCK TABLE river_job IN SHARE MODE")
+        adapter.call("start", client_id="c", queue="other", rescue_after_ms=500, **TUNED)
+        eventually(lambda: adapter.call("leader")["leader_id"] == "c")
+        term = adapter.call("leader")
+        for _ in range(3):
+            before = database.execute(expires).fetchone()
+            eventually(lambda before=before: database.execute(expires).fetchone() != before, what="the renewal")
+        assert adapter.call("leader") == term
+        holder.rollback()
+    adapter.call("stop")
+    assert adapter.call("leader")["leader_id"] is None

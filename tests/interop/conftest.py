@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from psycopg.conninfo import make_conninfo
 
 from tests.conformance.process import OURS, AdapterProcess
@@ -104,10 +103,9 @@ def make(dsn: str, schema: str, go_program: Path) -> Iterator[Make]:
         yield made
 
 
-
 @pytest.fixture
 def adapters(dsn: str, schema: str, go_program: Path) -> Iterator[Adapters]:
-    """`adapters(name, side="ours")`: an adapter of River's contract on the test's schema; "go" is River's own client."""
+    """`adapters(name, side="ours")`: an adapter of River's contract on the test's schema; "go": River's own client."""
     with ExitStack() as stack:
 
         def made(name: str, side: str = "ours") -> AdapterProcess:

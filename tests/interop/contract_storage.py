@@ -1,5 +1,5 @@
-"""River's storage and codec scenarios, by their names: River's own client and ours, behind the same methods, must answer
-the same and leave the same rows.
+"""River's storage and codec scenarios, by their names: River's own client and ours, behind the same methods, answer the
+same and leave the same rows.
 
 What differs between two runs of the same requests, times and ids in cursors, is made equal before they are compared.
 """
@@ -20,7 +20,9 @@ from tests.fix_client import eventually
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 SET_TIME = "2030-01-02T03:04:05"  # of the suite's own making: not made equal
-FINAL_BY_HAND = "UPDATE river_job SET state = '{}', finalized_at = now(), attempt = 1, attempted_at = now() WHERE id = {}"
+FINAL_BY_HAND = (
+    "UPDATE river_job SET state = '{}', finalized_at = now(), attempt = 1, attempted_at = now() WHERE id = {}"
+)
 Step = tuple[str, dict[str, Any]]
 
 
@@ -71,17 +73,36 @@ def differ(ours: AdapterProcess, reference: AdapterProcess, conn: psycopg.Connec
 
 def insertions() -> list[Step]:
     unique = [
-        {"by_args": True}, {"by_queue": True, "by_args": True}, {"by_args": True, "exclude_kind": True},
+        {"by_args": True},
+        {"by_queue": True, "by_args": True},
+        {"by_args": True, "exclude_kind": True},
         {"by_queue": True, "by_state": ["available", "pending", "running", "scheduled"]},
-    ]  # fmt: skip
+    ]
     opts: list[dict[str, Any]] = [
-        {}, {"priority": 2, "max_attempts": 3, "queue": "q-1", "tags": ["one", "two_2"]}, {"pending": True},
-        {"metadata": {"a": {"b": [1, None, True]}, "z": 1.5, "ü": "<&>"}}, {"scheduled_at": f"{SET_TIME}.678901Z"},
-        {"scheduled_at": f"{SET_TIME}.6789019Z"}, {"scheduled_at": "2020-01-02T03:04:05Z"}, {"priority": 0},
-        {"pending": True, "scheduled_at": f"{SET_TIME}Z"}, {"queue": "a|b"}, {"queue": ""}, {"max_attempts": 32767},
-    ]  # fmt: skip
-    refused = [{"priority": 5}, {"priority": -1}, {"tags": ["a,b"]}, {"tags": ["x" * 256]}, {"tags": ["ü"]}, {"queue": "a b"},
-               {"queue": "x" * 129}, {"unique": {"exclude_kind": True}}, {"unique": {"by_state": ["available"]}}]  # fmt: skip
+        {},
+        {"priority": 2, "max_attempts": 3, "queue": "q-1", "tags": ["one", "two_2"]},
+        {"pending": True},
+        {"metadata": {"a": {"b": [1, None, True]}, "z": 1.5, "ü": "<&>"}},
+        {"scheduled_at": f"{SET_TIME}.678901Z"},
+        {"scheduled_at": f"{SET_TIME}.6789019Z"},
+        {"scheduled_at": "2020-01-02T03:04:05Z"},
+        {"priority": 0},
+        {"pending": True, "scheduled_at": f"{SET_TIME}Z"},
+        {"queue": "a|b"},
+        {"queue": ""},
+        {"max_attempts": 32767},
+    ]
+    refused = [
+        {"priority": 5},
+        {"priority": -1},
+        {"tags": ["a,b"]},
+        {"tags": ["x" * 256]},
+        {"tags": ["ü"]},
+        {"queue": "a b"},
+        {"queue": "x" * 129},
+        {"unique": {"exclude_kind": True}},
+        {"unique": {"by_state": ["available"]}},
+    ]
     return [
         step("insert", message='ü<&>\u2028\x7f"\\\n\x01', behavior="output", duration_ms=5),
         *(step("insert", opts=given) for given in [*refused, *opts]),
@@ -90,86 +111,188 @@ def insertions() -> list[Step]:
 
 
 def test_differential_job_crud(differ: Any) -> None:
-    differ([
-        *insertions(),
-        *(step(verb, id=number) for verb in ("get", "cancel", "cancel", "retry", "retry") for number in (1, 3, 5, 8, 999)),
-        *(step("update", id=2, **given) for given in ({}, {"output": {"a": 1}}, {"output": None}, {"output": [1.5, "x"]})),
-        step("update", id=999, output=1),
-        step("delete", id=3), step("delete", id=3),
-        step("sql", sql="UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() WHERE id = 2"),
-        *(step(verb, id=2) for verb in ("delete", "retry", "cancel", "cancel", "get")),
-        *(given for state in ("completed", "discarded", "cancelled") for given in (
-            step("sql", sql=FINAL_BY_HAND.format(state, 2)), step("cancel", id=2), step("retry", id=2), step("get", id=2),
-        )),
-    ])  # fmt: skip
+    differ(
+        [
+            *insertions(),
+            *(
+                step(verb, id=number)
+                for verb in ("get", "cancel", "cancel", "retry", "retry")
+                for number in (1, 3, 5, 8, 999)
+            ),
+            *(
+                step("update", id=2, **given)
+                for given in ({}, {"output": {"a": 1}}, {"output": None}, {"output": [1.5, "x"]})
+            ),
+            step("update", id=999, output=1),
+            step("delete", id=3),
+            step("delete", id=3),
+            step("sql", sql="UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() WHERE id = 2"),
+            *(step(verb, id=2) for verb in ("delete", "retry", "cancel", "cancel", "get")),
+            *(
+                given
+                for state in ("completed", "discarded", "cancelled")
+                for given in (
+                    step("sql", sql=FINAL_BY_HAND.format(state, 2)),
+                    step("cancel", id=2),
+                    step("retry", id=2),
+                    step("get", id=2),
+                )
+            ),
+        ]
+    )
 
 
 def test_differential_job_list_filters_and_cursors(differ: Any) -> None:
     final = ["cancelled", "completed", "discarded"]
     filters: list[dict[str, Any]] = [
-        {}, {"limit": 3}, {"limit": 10_001}, {"ids": [1, 2, 999]}, {"ids": []}, {"kinds": []}, {"kinds": ["none"]},
-        {"metadata": {"a": {"b": [1]}}}, {"metadata": {}}, {"priorities": [2, 3]}, {"queues": ["q-1", "a|b"]},
-        {"states": ["scheduled"]}, {"states": []}, {"tags_all": ["one", "two_2"]}, {"tags_any": ["one", "none"]},
-        {"tags_all": []}, {"order_by": "id", "direction": "desc", "limit": 4}, {"after": "nonsense"},
-        {"order_by": "scheduled_at", "limit": 4}, {"order_by": "scheduled_at", "direction": "desc"},
-        {"order_by": "finalized_at"}, {"order_by": "finalized_at", "states": ["available"]},
-        {"order_by": "finalized_at", "states": final}, {"order_by": "time", "limit": 3}, {"order_by": "time", "states": final},
-        {"order_by": "time", "states": ["available", "completed"]}, {"order_by": "time", "states": ["completed", "available"]},
-    ]  # fmt: skip
-    differ([
-        *insertions(),
-        *(step("sql", sql=FINAL_BY_HAND.format(state, number)) for number, state in enumerate(final, 1)),
-        *(step("list", **given) for given in filters),
-    ])  # fmt: skip
+        {},
+        {"limit": 3},
+        {"limit": 10_001},
+        {"ids": [1, 2, 999]},
+        {"ids": []},
+        {"kinds": []},
+        {"kinds": ["none"]},
+        {"metadata": {"a": {"b": [1]}}},
+        {"metadata": {}},
+        {"priorities": [2, 3]},
+        {"queues": ["q-1", "a|b"]},
+        {"states": ["scheduled"]},
+        {"states": []},
+        {"tags_all": ["one", "two_2"]},
+        {"tags_any": ["one", "none"]},
+        {"tags_all": []},
+        {"order_by": "id", "direction": "desc", "limit": 4},
+        {"after": "nonsense"},
+        {"order_by": "scheduled_at", "limit": 4},
+        {"order_by": "scheduled_at", "direction": "desc"},
+        {"order_by": "finalized_at"},
+        {"order_by": "finalized_at", "states": ["available"]},
+        {"order_by": "finalized_at", "states": final},
+        {"order_by": "time", "limit": 3},
+        {"order_by": "time", "states": final},
+        {"order_by": "time", "states": ["available", "completed"]},
+        {"order_by": "time", "states": ["completed", "available"]},
+    ]
+    differ(
+        [
+            *insertions(),
+            *(step("sql", sql=FINAL_BY_HAND.format(state, number)) for number, state in enumerate(final, 1)),
+            *(step("list", **given) for given in filters),
+        ]
+    )
 
 
 def test_differential_queue_crud(differ: Any) -> None:
     """And queue_names_and_unknown_queue_control."""
     names = ("a", "b|c", "*", "none", "a b", "x" * 200)
-    differ([
-        step("queue_list"), step("queue_pause", name="*"), step("queue_resume", name="*"),
-        step("sql", sql="INSERT INTO river_queue (name, updated_at) SELECT unnest('{a,b|c,Z,_x,a-b}'::text[]), now()"),
-        *(given for name in names for given in (
-            step("queue_get", name=name), step("queue_pause", name=name), step("queue_pause", name=name),
-            step("queue_list"), step("queue_resume", name=name), step("queue_resume", name=name), step("queue_list", limit=2),
-            step("queue_update", name=name, metadata={"x": {"y": "<&>"}}), step("queue_update", name=name),
-        )),
-        step("queue_list", limit=10_001),
-        *(step(method) for method in ("stop", "runtime_stats")),
-        step("queue_remove", name="a"), step("queue_add", name="a"),
-    ])  # fmt: skip
+    differ(
+        [
+            step("queue_list"),
+            step("queue_pause", name="*"),
+            step("queue_resume", name="*"),
+            step(
+                "sql", sql="INSERT INTO river_queue (name, updated_at) SELECT unnest('{a,b|c,Z,_x,a-b}'::text[]), now()"
+            ),
+            *(
+                given
+                for name in names
+                for given in (
+                    step("queue_get", name=name),
+                    step("queue_pause", name=name),
+                    step("queue_pause", name=name),
+                    step("queue_list"),
+                    step("queue_resume", name=name),
+                    step("queue_resume", name=name),
+                    step("queue_list", limit=2),
+                    step("queue_update", name=name, metadata={"x": {"y": "<&>"}}),
+                    step("queue_update", name=name),
+                )
+            ),
+            step("queue_list", limit=10_001),
+            *(step(method) for method in ("stop", "runtime_stats")),
+            step("queue_remove", name="a"),
+            step("queue_add", name="a"),
+        ]
+    )
+
+
+def within_a_transaction(jobs: list[Any]) -> list[Step]:
+    return [
+        step("tx_insert", handle="t", job={"message": "in"}),
+        step("tx_insert_many", handle="t", jobs=jobs),
+        step("tx_queue_pause", handle="t", name="q"),
+        step("tx_queue_update", handle="t", name="q", metadata={"t": 1}),
+        step("tx_queue_get", handle="t", name="q"),
+        step("tx_queue_list", handle="t"),
+        step("queue_get", name="q"),
+        step("tx_cancel", handle="t", id=1),
+        step("tx_retry", handle="t", id=2),
+        step("tx_delete", handle="t", id=3),
+        step("tx_update", handle="t", id=2, output={"a": 1}),
+        step("tx_get", handle="t", id=2),
+        step("get", id=2),
+        step("tx_list", handle="t"),
+        step("list"),
+        step("tx_queue_resume", handle="t", name="*"),
+        step("tx_get", handle="t", id=999),
+        step("tx_insert", handle="t", job={"opts": {"priority": 9}}),
+        step("tx_delete_many", handle="t", all=True, limit=1),
+        step("tx_delete_many", handle="t"),
+        step("tx_list", handle="t"),
+    ]
 
 
 def test_typed_batch_insertion(differ: Any) -> None:
     """And transactional_batch_insertion, bulk_delete_safety, transactional_crud_commit_rollback,
     transactional_queue_operations, and the visibility of what is committed, rolled back, or aborted."""
-    bulk = ({}, {"ids": []}, {"limit": 3}, {"kinds": []}, {"queues": ["none"]}, {"ids": [1, 2], "limit": 1},
-            {"all": True, "limit": 2}, {"all": True, "limit": 10_001}, {"states": ["running"]}, {"all": True})  # fmt: skip
+    bulk = (
+        {},
+        {"ids": []},
+        {"limit": 3},
+        {"kinds": []},
+        {"queues": ["none"]},
+        {"ids": [1, 2], "limit": 1},
+        {"all": True, "limit": 2},
+        {"all": True, "limit": 10_001},
+        {"states": ["running"]},
+        {"all": True},
+    )
     unique = {"opts": {"unique": {"by_args": True}}}
     jobs = [{}, {"message": "b", "opts": {"priority": 3}}, {"message": "u", **unique}]
-    within = [
-        step("tx_insert", handle="t", job={"message": "in"}), step("tx_insert_many", handle="t", jobs=jobs),
-        step("tx_queue_pause", handle="t", name="q"), step("tx_queue_update", handle="t", name="q", metadata={"t": 1}),
-        step("tx_queue_get", handle="t", name="q"), step("tx_queue_list", handle="t"), step("queue_get", name="q"),
-        step("tx_cancel", handle="t", id=1), step("tx_retry", handle="t", id=2), step("tx_delete", handle="t", id=3),
-        step("tx_update", handle="t", id=2, output={"a": 1}), step("tx_get", handle="t", id=2), step("get", id=2),
-        step("tx_list", handle="t"), step("list"), step("tx_queue_resume", handle="t", name="*"),
-        step("tx_get", handle="t", id=999), step("tx_insert", handle="t", job={"opts": {"priority": 9}}),
-        step("tx_delete_many", handle="t", all=True, limit=1), step("tx_delete_many", handle="t"), step("tx_list", handle="t"),
-    ]  # fmt: skip
-    differ([
-        step("insert_many", jobs=[]), step("insert_many", jobs=jobs), step("insert_many", jobs=[{"message": "c"}, *jobs]),
-        step("insert_many", jobs=[{}, {"opts": {"priority": 9}}]), step("insert_many", jobs=[{"opts": {"unique": {"exclude_kind": True}}}]),
-        step("list"), step("sql", sql="INSERT INTO river_queue (name, updated_at) VALUES ('q', now())"),
-        *(given for end in ("tx_rollback", "tx_commit") for given in (
-            step("tx_begin", handle="t"), step("tx_begin", handle="t"), *within, step(end, handle="t"), step(end, handle="t"),
-            step("list"), step("queue_list"),
-        )),
-        step("tx_begin", handle="t"), step("tx_insert", handle="t", job={}), step("tx_fail", handle="t"),
-        step("tx_insert", handle="t", job={}), step("tx_get", handle="t", id=1), step("tx_rollback", handle="t"), step("list"),
-        step("sql", sql="UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() WHERE id = 2"),
-        *(step("delete_many", **given) for given in bulk), step("list"),
-    ])  # fmt: skip
+    differ(
+        [
+            step("insert_many", jobs=[]),
+            step("insert_many", jobs=jobs),
+            step("insert_many", jobs=[{"message": "c"}, *jobs]),
+            step("insert_many", jobs=[{}, {"opts": {"priority": 9}}]),
+            step("insert_many", jobs=[{"opts": {"unique": {"exclude_kind": True}}}]),
+            step("list"),
+            step("sql", sql="INSERT INTO river_queue (name, updated_at) VALUES ('q', now())"),
+            *(
+                given
+                for end in ("tx_rollback", "tx_commit")
+                for given in (
+                    step("tx_begin", handle="t"),
+                    step("tx_begin", handle="t"),
+                    *within_a_transaction(jobs),
+                    step(end, handle="t"),
+                    step(end, handle="t"),
+                    step("list"),
+                    step("queue_list"),
+                )
+            ),
+            step("tx_begin", handle="t"),
+            step("tx_insert", handle="t", job={}),
+            step("tx_fail", handle="t"),
+            step("tx_insert", handle="t", job={}),
+            step("tx_get", handle="t", id=1),
+            step("tx_rollback", handle="t"),
+            step("list"),
+            step("sql", sql="UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() WHERE id = 2"),
+            *(step("delete_many", **given) for given in bulk),
+            step("list"),
+        ]
+    )
 
 
 def test_job_row_round_trip_all_fields(ours: AdapterProcess, reference: AdapterProcess) -> None:
@@ -221,7 +344,11 @@ def test_custom_schema_migrate_here_work_there(
             planned = one.call("migrate", schema=schema, dry_run=True)
             assert (planned["applied"], planned["existing"]) == (every[version:], every[:version])
             assert one.call("migrate", schema=schema, max_steps=1)["applied"] == [version + 1]
-            assert other.call("migrate", schema=schema) == {"applied": every[version + 1 :], "existing": every, "valid": True}
+            assert other.call("migrate", schema=schema) == {
+                "applied": every[version + 1 :],
+                "existing": every,
+                "valid": True,
+            }
         assert one.call("migrate", schema=schema, direction="down", target_version=-1)["existing"] == []
     finally:
         conn.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
@@ -247,7 +374,12 @@ def told(dsn: str, schema: str, conn: psycopg.Connection, adapter: AdapterProces
         eventually(lambda: ours.call("leader")["leader_id"] == "x")
         final = adapter.call("insert", opts={"queue": "retried", "scheduled_at": "2040-01-01T00:00:00Z"})["id"]
         adapter.call("insert_many", jobs=[{"opts": {"queue": "q-2"}}] * 2)
-        for method, name in (("queue_pause", "qq"), ("queue_pause", "*"), ("queue_resume", "*"), ("queue_resume", "qq")):
+        for method, name in (
+            ("queue_pause", "qq"),
+            ("queue_pause", "*"),
+            ("queue_resume", "*"),
+            ("queue_resume", "qq"),
+        ):
             adapter.call(method, name=name)
         adapter.call("queue_update", name="qq", metadata={"b": "<&>\u2028", "a": [1, 2.5, None]})
         adapter.call("queue_update", name="qq")
