@@ -13,6 +13,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from river_fast.attempt_error import encode_attempt_error
@@ -311,7 +312,11 @@ class JobExecutor:
         have errors nobody can count."""
         errors = len(decode_array(job._row.field(ERRORS)))
         next_retry = None if isinstance(error, DecodeError) else unit.next_retry
-        return retry_delay(job, errors, self._retry_policy, self._logger, next_retry)
+        return retry_delay(job, errors, self._retry_policy, self._logger, next_retry, self._now())
+
+    def _now(self) -> datetime | None:
+        """What next_retry's answer is counted from; None: now."""
+        return None
 
 
 def _leave(active: dict[int, Job[Any]], job: Job[Any], job_id: int) -> None:

@@ -54,21 +54,24 @@ def retry_delay(
     policy: RetryPolicy,
     logger: logging.Logger,
     next_retry: Callable[[Job[Any]], datetime | None] | None = None,
+    now: datetime | None = None,
 ) -> float:
     """Seconds until the next attempt of a job that just failed, with `errors` failures before: the worker's
-    `next_retry`, if it has one and that says so, else the client's policy, else River's default."""
+    `next_retry`, if it has one and that says so, else the client's policy, else River's default. `now`: None is now."""
     if next_retry is not None:
-        delay = _asked(next_retry, job, "the worker's next_retry", logger)
+        delay = _asked(next_retry, job, "the worker's next_retry", logger, now)
         if delay is not None:
             return delay
     if type(policy) is not DefaultRetryPolicy:
-        delay = _asked(policy.next_retry, job, "the retry policy", logger)
+        delay = _asked(policy.next_retry, job, "the retry policy", logger, now)
         if delay is not None:
             return delay
     return DefaultRetryPolicy.delay_seconds(errors + 1)
 
 
-def _asked(next_retry: Callable[[Any], Any], job: Job[Any], who: str, logger: logging.Logger) -> float | None:
+def _asked(
+    next_retry: Callable[[Any], Any], job: Job[Any], who: str, logger: logging.Logger, now: datetime | None
+) -> float | None:
     """What user code answered, as a delay; None (and a warning) where the answer cannot be used."""
     try:
         when = next_retry(job)
@@ -77,7 +80,7 @@ def _asked(next_retry: Callable[[Any], Any], job: Job[Any], who: str, logger: lo
         if not isinstance(when, datetime) or when.tzinfo is None:
             logger.warning("%s gave %r for job %d, not an aware datetime; using the default", who, when, job.id)
             return None
-        delay = (when - datetime.now(UTC)).total_seconds()
+        delay = (when - (now or datetime.now(UTC))).total_seconds()
     except BaseException:  # a policy that exits must not take our thread along
         logger.warning("%s raised for job %d; using the default", who, job.id, exc_info=True)
         return None

@@ -42,7 +42,7 @@ DOORS = {
     "psycopg": {
         "driver/psycopg.py", "driver/psycopg_cancel.py", "driver/psycopg_contact.py", "driver/psycopg_executor.py",
         "driver/psycopg_lent.py", "driver/psycopg_listener.py", "driver/psycopg_prepared.py",
-        "driver/psycopg_session.py", "driver/psycopg_shared.py", "embedded.py",
+        "driver/psycopg_session.py", "driver/psycopg_shared.py", "embedded.py", "testing/schema_supply.py",
     },
     "psycopg_pool": {"driver/psycopg.py", "driver/psycopg_executor.py", "driver/psycopg_lent.py"},
     "river_fast._ext": {"producer.py", "completer.py"},
@@ -56,7 +56,7 @@ FORBIDDEN = {
 RIVERS_OWN = {"subscription_manager", "SubscriptionManager"}
 # ... except where they name a thing of somebody else's: asyncio's Task, a notification's payload, a server's backend.
 FOREIGN = {
-    "task": {"async_runner.py", "async_client.py", "job_executor.py"},
+    "task": {"async_runner.py", "async_client.py", "inline_work.py", "job_executor.py"},
     "payload": {"control.py", "notifier.py", "elector.py", "client_services.py", "payload.h", "fetch_loop.h"},
     "backend": {"meter.py"},
     "manager": {"subscription_manager.py"},

@@ -27,8 +27,9 @@ RawRow = Sequence[bytes | None]
 class Statement(Generic[T]):
     """`name` a file in `sql/`, without `.sql`; `parse` gets the rows, binary, and the count of rows touched.
 
-    Parameters may be `pg_binary.BinaryParam`. `lazy`: rows are views into the server's reply, which then lives as long
-    as any of them; for replies of thousands of rows of which few are looked at. `forms`: lines of the file that begin
+    Parameters may be `pg_binary.BinaryParam`; those of the compiled part's files are named "1", "2" ... `lazy`: rows
+    are views into the server's reply, which then lives as long as any of them; for replies of thousands of rows of
+    which few are looked at. `forms`: lines of the file that begin
     with `--word ` belong to the statement where its word is among them.
     """
 

@@ -32,6 +32,7 @@ from river_fast.driver.psycopg_executor import (
     PsycopgExecutor,
     committing_on,
     database_error,
+    executor_on,
     has_tls,
     translated,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "PsycopgListener",
     "apply_session",
     "database_error",
+    "executor_on",
     "libpq_path",
     "libpq_version",
     "session_sql",

@@ -27,7 +27,7 @@ from river_fast.driver import (
 from river_fast.driver.psycopg_cancel import cancel_by_old_libpq, cancel_within
 from river_fast.driver.psycopg_prepared import STALE, Prepared, ask, is_binary
 from river_fast.driver.psycopg_session import sql_text
-from river_fast.errors import DatabaseError
+from river_fast.errors import ConfigError, DatabaseError
 from river_fast.pg_binary import BinaryParam
 
 T = TypeVar("T")
@@ -218,14 +218,15 @@ class PsycopgExecutor:
             with translated(conn):
                 asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
                 return _parsed(statement, conn.wait(asking))
-        with translated(self._conn), self._cursor() as cursor:
+        with translated(self._conn), self._cursor("1" in params) as cursor:
             text = sql_text(statement.name, self._schema, statement.forms)
+            values = list(params.values()) if "1" in params else params
             try:
-                cursor.execute(text, statement.params, prepare=prepare, binary=True)
+                cursor.execute(text, values, prepare=prepare, binary=True)
             except psycopg.Error as error:
                 if not _went_stale(error, self._conn):
                     raise
-                cursor.execute(text, statement.params, prepare=False, binary=True)
+                cursor.execute(text, values, prepare=False, binary=True)
             return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
     def cancel(self) -> None:
@@ -254,8 +255,9 @@ class PsycopgExecutor:
                     copy.write(chunk)
             return max(cursor.rowcount, 0)
 
-    def _cursor(self) -> psycopg.Cursor[Any]:
-        cursor = psycopg.Cursor(self._conn, row_factory=psycopg.rows.tuple_row)
+    def _cursor(self, numbered: bool = False) -> psycopg.Cursor[Any]:
+        kind = psycopg.RawCursor if numbered else psycopg.Cursor
+        cursor = kind(self._conn, row_factory=psycopg.rows.tuple_row)
         cursor._adapters = _adapters()  # the cursor's own map, before its transformer is first used
         return cursor
 
@@ -277,14 +279,15 @@ class PsycopgAsyncExecutor:
             if prepare is None and isinstance(conn, PooledAsyncConnection):
                 asking = ask(conn.pgconn, conn.prepared, statement.name, self._schema, params)
                 return _parsed(statement, await conn.wait(asking))
-            async with self._cursor() as cursor:
+            async with self._cursor("1" in params) as cursor:
                 text = sql_text(statement.name, self._schema, statement.forms)
+                values = list(params.values()) if "1" in params else params
                 try:
-                    await cursor.execute(text, statement.params, prepare=prepare, binary=True)
+                    await cursor.execute(text, values, prepare=prepare, binary=True)
                 except psycopg.Error as error:
                     if not _went_stale(error, conn):
                         raise
-                    await cursor.execute(text, statement.params, prepare=False, binary=True)
+                    await cursor.execute(text, values, prepare=False, binary=True)
                 return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
 
     async def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
@@ -295,10 +298,20 @@ class PsycopgAsyncExecutor:
                         await copy.write(chunk)
                 return max(cursor.rowcount, 0)
 
-    def _cursor(self) -> psycopg.AsyncCursor[Any]:
-        cursor = psycopg.AsyncCursor(self._conn, row_factory=psycopg.rows.tuple_row)
+    def _cursor(self, numbered: bool = False) -> psycopg.AsyncCursor[Any]:
+        kind = psycopg.AsyncRawCursor if numbered else psycopg.AsyncCursor
+        cursor = kind(self._conn, row_factory=psycopg.rows.tuple_row)
         cursor._adapters = _adapters()
         return cursor
+
+
+def executor_on(conn: Any, schema: str) -> PsycopgExecutor | PsycopgAsyncExecutor:
+    """On anybody's connection as it is, inside a transaction or not; `schema` empty: as its search_path leads."""
+    if isinstance(conn, psycopg.Connection):
+        return PsycopgExecutor(conn, schema, callers=True)
+    if isinstance(conn, psycopg.AsyncConnection):
+        return PsycopgAsyncExecutor(conn, schema, callers=True)
+    raise ConfigError(f"a client or a psycopg connection is needed here, got {type(conn).__name__}")
 
 
 def _prepared(statement: Statement[Any], prepare: bool | None, callers: bool) -> bool | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import resources
+from importlib import metadata, resources
+from pathlib import Path
 
 import river_fast
 from river_fast._ext import completer, fetcher
@@ -29,3 +30,13 @@ def test_command_line_answers() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert f"river_fast  {river_fast.__version__}" in done.stdout
+
+
+def test_pytest_finds_the_fixtures(tmp_path: Path) -> None:
+    found = {entry.name: entry.value for entry in metadata.entry_points(group="pytest11")}
+    assert found.get("pytest_river_fast") == "pytest_river_fast"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--fixtures", "-q", str(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "river_schema" in done.stdout, done.stdout + done.stderr
