@@ -1,7 +1,7 @@
 """River's release performance scenarios: our adapter of River's contract beside one of River's own Go client.
 
 Prints, for inserts one after the other, for work, and for both at once, throughput (more is better) and the 95th
-percentile (less is better) as ratios to River's. Needs Go. One thread; owns a schema, made and dropped.
+percentile (less is better) as ratios to River's: `python -m bench.conformance`. Needs Go. One thread; owns a schema.
 """
 
 from __future__ import annotations
