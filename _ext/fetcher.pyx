@@ -16,9 +16,8 @@ from libc.string cimport memset, strdup
 cimport cython
 
 from fetcher_doors cimport *
-from job cimport (
-    RF_COLUMNS, rf_claim_renew, rf_claim_take_slots, rf_job, rf_slots, rf_slots_done, rf_slots_release, rf_slots_started
-)
+from job cimport (RF_COLUMNS, rf_claim_renew, rf_claim_take_slots, rf_job, rf_slots, rf_slots_done, rf_slots_release,
+                  rf_slots_started)
 from pq cimport rf_pq_load
 from wakeup cimport rf_now, rf_wake_clear
 
