@@ -113,11 +113,12 @@ class Embedded:
     def _start(self, stop_at_exit: bool) -> None:
         with self._lock():
             self._make_directories()
-            if not self._listening():
+            if not self._answers():
                 self._create_cluster()
                 self._beside("keep").unlink(missing_ok=True)
                 self._launch()
-            self._await_ready()
+                if not self._answers():
+                    raise DatabaseError(f"PostgreSQL does not answer; see {self.log_file}")
             if not stop_at_exit:
                 self._beside("keep").touch()
             self._user_fd = os.open(self._beside("users"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -228,16 +229,18 @@ class Embedded:
                     file.write(f"{dead.pid}\n{rest}")
                     file.truncate()
 
-    def _await_ready(self) -> None:
+    def _answers(self) -> bool:
+        """Whether there is a server, once it takes sessions. One that was just killed listens for a moment longer."""
         give_up = time.monotonic() + READY_TIMEOUT_S
-        while True:
+        while self._listening():
             try:
                 psycopg.connect(self.url, connect_timeout=10, options="").close()  # PGOPTIONS may hold anything
-                return
+                return True
             except psycopg.OperationalError as error:
-                if time.monotonic() > give_up or not self._listening():
+                if time.monotonic() > give_up:
                     raise DatabaseError(f"PostgreSQL does not answer; see {self.log_file}") from error
             time.sleep(0.05)
+        return False
 
     def _shut_down(self) -> None:
         if self._listening():
