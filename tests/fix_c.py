@@ -106,6 +106,7 @@ def run_c(binary: Path, size: int, seed: int = 1, patience: int = 60) -> Outcome
     """Runs it to its end, which it looks after itself: after `patience` seconds it fails by its own alarm."""
     settings = {"RF_SIZE": str(size), "RF_SEED": str(seed), "RF_PATIENCE": str(patience), **SANITIZER_OPTIONS}
     environment = {**os.environ, **settings}
+    environment.pop("LD_PRELOAD", None)  # a sanitizer's, of the Python that runs this: the program has its own
     ended = subprocess.run(
         [str(binary)], capture_output=True, text=True, check=False, timeout=patience + 30, env=environment
     )
