@@ -137,7 +137,7 @@ class PsycopgDriver:
     @classmethod
     def from_pool(cls, pool: Any, schema: str | None = None, config: Config | None = None) -> PsycopgDriver:
         """On the caller's open `ConnectionPool` or `AsyncConnectionPool`, never closed here. What needs its own
-        connections (the hot path, LISTEN, and with an async pool the services) uses the pool's connection string.
+        connections (the hot path, LISTEN, the election, and with an async pool the services) uses the pool's string.
         `ConfigError` for any `Config.pool_size`, and with `require_tls` for each connection of the pool without TLS."""
         config = config or Config(schema=schema)
         if not isinstance(pool, psycopg_pool.ConnectionPool | psycopg_pool.AsyncConnectionPool):

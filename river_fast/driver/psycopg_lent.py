@@ -64,7 +64,11 @@ async def make_async_pool(conninfo: str, size: int, *, shared: bool) -> AsyncPoo
         timeout=CONNECT_TIMEOUT_S,
         name="river_fast",
     )
-    await pool.open()
+    try:
+        await pool.open()
+    except BaseException:  # cancelled, say: nobody else knows of it
+        await pool.close()
+        raise
     return pool
 
 

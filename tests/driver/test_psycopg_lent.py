@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from river_fast.driver import Statement
 from river_fast.driver.psycopg import PsycopgDriver
+from river_fast.driver.psycopg_lent import make_async_pool
 from tests.fix_client import eventually
 
 NAME = "test_psycopg_lent"
@@ -79,3 +80,21 @@ def test_async_pool_full_of_dead_connections_serves_at_once(
         await driver.close_async()
 
     asyncio.run(ask())
+
+
+def test_async_pool_whose_opening_is_cut_off_is_closed(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    opening = psycopg_pool.AsyncConnectionPool.open
+
+    async def cut_off(pool: Any, *args: Any, **kwargs: Any) -> None:
+        await opening(pool, *args, **kwargs)
+        opened.append(pool)
+        raise asyncio.CancelledError
+
+    async def run() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await make_async_pool(dsn, SIZE, shared=False)
+
+    monkeypatch.setattr(psycopg_pool.AsyncConnectionPool, "open", cut_off)
+    asyncio.run(run())
+    assert [pool.closed for pool in opened] == [True]
