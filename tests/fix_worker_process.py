@@ -168,8 +168,12 @@ def running_under(conn: psycopg.Connection, client_id: str) -> set[int]:
 
 
 def watching_pid(conn: psycopg.Connection) -> int | None:
-    """The server's process of the watcher's session."""
-    row = conn.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'river_fast/watcher'").fetchone()
+    """The server's process of the session that watches: others may have one for a moment, but not its lock."""
+    query = (
+        "SELECT pid FROM pg_stat_activity JOIN pg_locks USING (pid)"
+        " WHERE application_name = 'river_fast/watcher' AND locktype = 'advisory' AND granted"
+    )
+    row = conn.execute(query).fetchone()
     return None if row is None else int(row[0])
 
 

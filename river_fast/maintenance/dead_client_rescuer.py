@@ -160,8 +160,10 @@ class DeadClientRescuer(Service):
     def _watch(self, executor: Executor) -> None:
         """As long as this session, and with it the lock, lasts. What was seen before it counts for nothing. All is done
         on it: a pool that the client's own inserts have emptied holds up no rescue."""
+        frozen = {"milliseconds": str(int(FROZEN_AFTER * 1000))}
+        executor.run(Statement("watcher_session", {"name": "idle_in_transaction_session_timeout", **frozen}))
         if self._ends_idle:
-            executor.run(Statement("watcher_session", {"milliseconds": str(int(FROZEN_AFTER * 1000))}))
+            executor.run(Statement("watcher_session", {"name": "idle_session_timeout", **frozen}))
         if not executor.run(Statement("advisory_lock", self._watcher, _flag)):
             return
         self._session = executor

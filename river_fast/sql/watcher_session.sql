@@ -1,2 +1,3 @@
--- A watcher that is frozen would keep the others from watching: the server ends its session, and with it its lock.
-SELECT pg_catalog.set_config('idle_session_timeout', %(milliseconds)s, false)
+-- A watcher that is frozen would keep the others from watching: the server ends its session, and with it its lock, be it
+-- between two looks or in the middle of a rescue.
+SELECT pg_catalog.set_config(%(name)s, %(milliseconds)s, false)

@@ -118,6 +118,27 @@ def test_a_watcher_that_is_frozen_watches_no_longer(
 
 
 @pytest.mark.timeout(200)
+def test_a_watcher_that_is_frozen_in_the_middle_of_a_rescue_rescues_no_longer(
+    make_worker: MakeWorker, ledger: Ledger, conn: psycopg.Connection, dsn: str, schema: str
+) -> None:
+    """What it had begun is undone with its session, and another client does it."""
+    frozen = make_worker(seconds={**QUICK, "FROZEN_AFTER": 3.0})
+    before = eventually(lambda: watching_pid(conn))
+    (job_id,) = naps(conn, 1, 300.0, queue="other")
+    killed = make_worker(seconds=QUICK, queue="other")
+    ledger.wait(1)
+    with psycopg.connect(dsn) as blocker:
+        blocker.execute(f"LOCK TABLE {schema}.river_job IN SHARE MODE")
+        killed.kill()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        eventually(lambda: conn.execute(waits, [before]).fetchone() == (1,), 60)
+        frozen.pause()
+    make_worker(seconds=QUICK, queue="idle")
+    eventually(lambda: column(conn, job_id, "state") == "available", 60)
+    assert watching_pid(conn) not in (None, before)
+
+
+@pytest.mark.timeout(200)
 def test_a_given_ids_jobs_are_freed_where_line_fast_is_there(
     make_worker: MakeWorker, ledger: Ledger, conn: psycopg.Connection, fast: None
 ) -> None:
@@ -178,7 +199,7 @@ def test_behind_a_pooler_a_heartbeat_tells(
 @pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this machine: apt-get install pgbouncer")
 @pytest.mark.timeout(200)
 def test_a_client_that_has_no_lock_is_not_taken_for_dead_by_one_that_has(
-    make_worker: MakeWorker, ledger: Ledger, conn: psycopg.Connection, dsn: str
+    make_worker: MakeWorker, ledger: Ledger, conn: psycopg.Connection, dsn: str, schema: str
 ) -> None:
     naps(conn, 5, 300.0)
     with PgBouncer(dsn, "transaction", 5) as pgbouncer:
