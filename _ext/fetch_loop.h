@@ -204,7 +204,7 @@ static bool rf_fetcher_wind_down(rf_fetcher *f) {
         }
         if (ring == 0 || !f->ready || now < f->retry_at) continue;
         /* at once where nothing more shall start; but what was just put back, cancelled, is left to the workers */
-        int64_t before = removed || paused ? now - RF_LOOK_EVERY : now - RF_RING_WAIT, given = 0;
+        int64_t before = removed || paused ? now - RF_LOOK_EVERY : now - queue->ring_wait, given = 0;
         if ((removed || paused) && !queue->own.wound) before = INT64_MAX;
         queue->own.wound = removed || paused;
         bool overdue = false;

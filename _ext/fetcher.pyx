@@ -181,10 +181,11 @@ cdef class Fetcher:
         active: dict,
         paused: bool = False,
         max_threads: int = 0,
+        ring_wait: float = 0,
     ) -> int:
         """A queue's index, for all calls below. Indexes are never used again.
 
-        Durations in seconds. `prefetch`: -1 automatic, 0 never, n at most n. `max_threads` 0: as many as max_workers.
+        Durations in seconds. `prefetch`: -1 automatic, 0 never, n at most n. `max_threads` 0: as many as max_workers. `ring_wait` 0: RF_RING_WAIT.
         """
         cdef rf_queue settings
         cdef bytes text = name.encode()
@@ -193,11 +194,11 @@ cdef class Fetcher:
         if max_workers < 1:
             raise ValueError("max_workers is at least 1")
         memset(&settings, 0, sizeof(settings))
-        settings.max_workers = max_workers
-        settings.max_threads = max_threads or max_workers
+        settings.max_workers, settings.max_threads = max_workers, max_threads or max_workers
         settings.prefetch = prefetch
         settings.cooldown = max(_nanoseconds(fetch_cooldown), 1000)
         settings.poll_interval = max(_nanoseconds(fetch_poll_interval), 1_000_000)
+        settings.ring_wait = _nanoseconds(ring_wait)
         settings.paused = paused
         # known to pop before the queue is: the fetcher thread may fill its ring at once
         self._names.append(name)

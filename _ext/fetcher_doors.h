@@ -179,6 +179,7 @@ static int32_t rf_fetcher_add(rf_fetcher *f, const char *name, int32_t length, r
         queue->prefetch = settings->prefetch;
         queue->cooldown = settings->cooldown;
         queue->poll_interval = settings->poll_interval;
+        queue->ring_wait = settings->ring_wait > 0 ? settings->ring_wait : RF_RING_WAIT;
         atomic_init(&queue->paused, settings->paused);
         atomic_init(&queue->slots.limit, settings->max_workers);
         queue->fetcher = queue->slots.fetcher = &f->wake;

@@ -56,6 +56,7 @@ cdef extern from "queue.h" nogil:
         int32_t prefetch
         int64_t cooldown
         int64_t poll_interval
+        int64_t ring_wait
         int32_t name_length
         char *name
 

@@ -27,7 +27,7 @@ typedef struct rf_job_cell {
     rf_job *job;
     int64_t id;
     int64_t attempted_at;
-    int64_t fetched_ns; /* monotonic: the ring holds a job RF_RING_WAIT at most */
+    int64_t fetched_ns; /* monotonic: the ring holds a job `ring_wait` at most */
 } rf_job_cell;
 
 RF_RING_DEFINE(rf_job_ring, rf_job_cell)
@@ -99,7 +99,7 @@ typedef struct rf_queue {
     uint64_t birth;                /* unlike the address never used again */
     int32_t index;
     int32_t max_workers, max_threads, prefetch;
-    int64_t cooldown, poll_interval;
+    int64_t cooldown, poll_interval, ring_wait;
     rf_pace own;
     uint32_t hash;
     int32_t name_length;

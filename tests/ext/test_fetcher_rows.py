@@ -97,7 +97,7 @@ def test_huge_rows_are_fetched_within_a_byte_budget(rig, conn):
 
 def test_a_cancel_marks_the_job_in_the_ring(rig, conn):
     ids = insert(conn, 2)
-    queue = rig.queue()
+    queue = rig.queue(ring_wait=60)
     wait_for("the ring", lambda: rig.fetcher.queue_stats(queue)["ring"] == 2)
     rig.fetcher.cancel(ids[1])
     jobs = {job.id: job for job in (rig.pop(queue), rig.pop(queue))}
@@ -114,7 +114,7 @@ def test_a_cancel_is_for_the_run_that_was_fetched_before_it(rig, conn):
 
 def test_a_cancelled_job_is_not_given_back_by_the_stop(rig, conn):
     ids = insert(conn, 3)
-    queue = rig.queue()
+    queue = rig.queue(ring_wait=60)
     wait_for("the ring", lambda: rig.fetcher.queue_stats(queue)["ring"] == 3)
     rig.fetcher.cancel(ids[1])
     assert rig.fetcher.stop_fetching(5).given_back == 2
@@ -128,7 +128,7 @@ def test_a_cancelled_job_is_not_given_back_by_the_stop(rig, conn):
 def test_a_cancel_that_only_the_row_knows_of_is_found_when_jobs_are_given_back(rig, conn, how):
     """The notification was lost; the row says `cancel_attempted_at`."""
     ids = insert(conn, 3)
-    queue = rig.queue()
+    queue = rig.queue(ring_wait=1 if how == "overdue" else 60)
     wait_for("the ring", lambda: rig.fetcher.queue_stats(queue)["ring"] == 3)
     conn.execute(
         """UPDATE river_job SET metadata = '{"cancel_attempted_at": "2026-01-01T00:00:00Z"}' WHERE id = %s""", (ids[0],)
