@@ -46,6 +46,12 @@ class Rest:
     cpu: float
     texts: dict[str, int]
 
+    @property
+    def connected(self) -> float:
+        """Those that set up a session: two services that ask at the same moment make the pool grow."""
+        share = sum(n for text, n in self.texts.items() if text.startswith("SET ")) / sum(self.texts.values())
+        return self.statements * share
+
     def __str__(self) -> str:
         by_calls = sorted(self.texts.items(), key=lambda text: -text[1])
         listed = "".join(f"\n  {calls:5} {' '.join(text.split())[:150]}" for text, calls in by_calls)

@@ -162,13 +162,20 @@ def test_maintenance_rescuer_stale_selection(
     assert (adapter.call("get", id=stale)["state"], adapter.call("get", id=stale)["errors"]) == ("running", [])
 
 
+def cancelled_while_running(adapter: AdapterProcess) -> dict[str, Any]:
+    """A job that another process had begun when it was cancelled: one that merely waited there has no error."""
+    while True:
+        job = adapter.call("insert", behavior="cooperative_cancel")
+        adapter.call("wait", id=job["id"], states=["running"])
+        if adapter.call("cancel", id=job["id"])["state"] == "running":
+            return job
+
+
 def test_shutdown_after_cancel_attempt(adapter: AdapterProcess, make_adapter: Make) -> None:
     worker = make_adapter()
     for hard in (False, True):
         worker.call("start", client_id="c")
-        job = adapter.call("insert", behavior="cooperative_cancel")
-        adapter.call("wait", id=job["id"], states=["running"])
-        adapter.call("cancel", id=job["id"])
+        job = cancelled_while_running(adapter)
         worker.call("stop", cancel=hard)
         stored = adapter.call("get", id=job["id"])
         assert stored["state"] == "cancelled"
