@@ -181,7 +181,7 @@ cdef class Fetcher:
         active: dict,
         paused: bool = False,
         max_threads: int = 0,
-        ring_wait: float = 0,
+        ring_wait: float = 0.0,
     ) -> int:
         """A queue's index, for all calls below. Indexes are never used again.
 

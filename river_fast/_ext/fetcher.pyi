@@ -126,7 +126,7 @@ class Fetcher:
         active: dict[int, Job[Any]],       # pop puts the job in, the executor takes it out
         paused: bool = False,
         max_threads: int = 0,              # 0: max_workers
-        ring_wait: float = 0,              # seconds a job may wait unstarted; 0: 50 ms (hotpath.md 2)
+        ring_wait: float = 0.0,            # seconds a job may wait unstarted; 0: 50 ms (hotpath.md 2)
     ) -> int:
         """A queue's index, for all calls below. Indexes are never used again."""
     def remove_queue(self, queue: int) -> None:
