@@ -185,7 +185,7 @@ cdef class Fetcher:
     ) -> int:
         """A queue's index, for all calls below. Indexes are never used again.
 
-        Seconds. `prefetch`: -1 automatic, 0 never, n at most n. 0: `max_threads` as max_workers, `ring_wait` RF_RING_WAIT.
+        Seconds. `prefetch`: -1 automatic, 0 never, n at most n. 0: `max_threads` max_workers, `ring_wait` RF_RING_WAIT.
         """
         cdef rf_queue settings
         cdef bytes text = name.encode()
