@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from river_fast.job import Job, JobState
@@ -61,8 +61,7 @@ class InsertManyParams:
     opts: InsertOpts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobInsertResult:
+class JobInsertResult(NamedTuple):
     """`job` as stored; `unique_skipped_as_duplicate`: an equal unique job existed, and `job` is that one."""
 
     job: Job[Any]

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from river_fast import pg_binary
-from river_fast.driver import AsyncExecutor, Executor, RawRow, Statement
+from river_fast.driver import AsyncExecutor, Executor, Statement
 from river_fast.errors import DatabaseError
 from river_fast.insert_opts import JobInsertResult
 from river_fast.insert_params import InsertBatch
 from river_fast.insert_statements import CopyIn, insert_error
 from river_fast.job import Job
-from river_fast.job_row import StoredRow
+from river_fast.job_row import BinaryRow
 
 
 class InsertPlan:
@@ -66,18 +66,18 @@ class InsertPlan:
     def results(self, replies: list[Any]) -> list[JobInsertResult]:
         """Of array inserts: the rows, in the order of the jobs given."""
         batch = self.batch
-        rows: list[tuple[RawRow, bool]] = [row for reply in replies for row in reply]
+        rows: list[tuple[BinaryRow, bool]] = [row for reply in replies for row in reply]
         if not batch.unique:
             if len(rows) != len(batch):
                 raise DatabaseError(f"{len(rows)} of {len(batch)} jobs were inserted: does a trigger leave out others?")
-            return list(map(JobInsertResult, map(Job, [StoredRow(row) for row, _ in rows], batch.infos)))
+            return list(map(JobInsertResult, map(Job, [row for row, _ in rows], batch.infos)))
         results: list[JobInsertResult] = []
         position = 0
         for row, duplicate in rows:
             while position in batch.duplicate_of:
                 _repeat(results, batch, position)
                 position += 1
-            results.append(JobInsertResult(Job(StoredRow(row), batch.infos[position]), duplicate))
+            results.append(JobInsertResult(Job(row, batch.infos[position]), duplicate))
             position += 1
         for rest in range(position, len(batch)):
             _repeat(results, batch, rest)

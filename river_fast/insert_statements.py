@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any, Final
 
 from river_fast import pg_binary
-from river_fast.driver import CommitOutcomeUnknownError, ConnectionLostError, RawRow, Statement
+from river_fast.driver import CommitOutcomeUnknownError, ConnectionLostError, RawRow, Statement, stored_rows
 from river_fast.errors import (
     ConfigError,
     DatabaseError,
@@ -24,6 +24,7 @@ from river_fast.errors import (
     UniqueConflictError,
 )
 from river_fast.insert_params import InsertBatch
+from river_fast.job_row import ID, BinaryRow
 from river_fast.pg_binary import BinaryParam
 from river_fast.resolved_opts import ResolvedOpts
 
@@ -142,19 +143,25 @@ def _notify_params(schema: str, queues: tuple[str, ...]) -> Mapping[str, BinaryP
 _few_queues = lru_cache(maxsize=256)(_notify_params)
 
 
-def _in_order(rows: list[RawRow], count: int) -> list[tuple[RawRow, bool]]:
+def _in_order(rows: list[RawRow], count: int) -> list[tuple[BinaryRow, bool]]:
     """Ids are drawn in the order given; should a server return the rows in another, they tell."""
-    ids = [row[0] or b"" for row in rows]
+    stored = stored_rows(rows, count)
+    ids = list(map(_id, stored))
     if ids != sorted(ids):
-        rows = sorted(rows, key=lambda row: row[0] or b"")
-    return list(zip(rows, repeat(False)))
+        stored.sort(key=_id)
+    return list(zip(stored, repeat(False)))
 
 
-def _by_key(rows: list[RawRow], keys: list[bytes | None]) -> list[tuple[RawRow, bool]]:
+def _by_key(rows: list[RawRow], keys: list[bytes | None]) -> list[tuple[BinaryRow, bool]]:
     """The rows in the order of the keys sent; those without a key by their ids."""
-    keyed = {row[_COLUMNS]: (row, row[_COLUMNS + 1] == b"\x01") for row in rows if row[_COLUMNS] is not None}
-    others = iter(sorted((row for row in rows if row[_COLUMNS] is None), key=lambda row: row[0] or b""))
+    stored = stored_rows(rows, len(rows))
+    keyed = {row.field(_COLUMNS): (row, row.field(_COLUMNS + 1) == b"\x01") for row in stored}
+    others = iter(sorted((row for row in stored if row.field(_COLUMNS) is None), key=_id))
     return [(next(others), False) if key is None else keyed[key] for key in keys]
+
+
+def _id(row: BinaryRow) -> bytes:
+    return row.field(ID) or b""
 
 
 def copies(batch: InsertBatch) -> list[CopyIn]:

@@ -64,8 +64,49 @@ class Row(Protocol):
         """The column's value in PostgreSQL's binary format, None for NULL."""
 
 
-class StoredRow:
-    """A row as one of our statements returned it: `fields` in the order of `COLUMNS`, binary."""
+class BinaryRow:
+    """A row as one of our statements returned it, its columns in the order of `COLUMNS`, wherever it is kept."""
+
+    __slots__ = ()
+
+    def field(self, column: int) -> bytes | None:
+        raise NotImplementedError
+
+    @property
+    def id(self) -> int:
+        return _int(self.field(ID))
+
+    @property
+    def kind(self) -> str:
+        return _text(self.field(KIND))
+
+    @property
+    def queue(self) -> str:
+        return _text(self.field(QUEUE))
+
+    @property
+    def state(self) -> str:
+        return _text(self.field(STATE))
+
+    @property
+    def attempt(self) -> int:
+        return _int(self.field(ATTEMPT))
+
+    @property
+    def max_attempts(self) -> int:
+        return _int(self.field(MAX_ATTEMPTS))
+
+    @property
+    def priority(self) -> int:
+        return _int(self.field(PRIORITY))
+
+    @property
+    def encoded_args(self) -> bytes:
+        return decode_jsonb(self.field(ARGS))
+
+
+class StoredRow(BinaryRow):
+    """One that is kept as `fields`."""
 
     __slots__ = ("_fields",)
 
@@ -74,38 +115,6 @@ class StoredRow:
 
     def field(self, column: int) -> bytes | None:
         return self._fields[column]
-
-    @property
-    def id(self) -> int:
-        return _int(self._fields[ID])
-
-    @property
-    def kind(self) -> str:
-        return _text(self._fields[KIND])
-
-    @property
-    def queue(self) -> str:
-        return _text(self._fields[QUEUE])
-
-    @property
-    def state(self) -> str:
-        return _text(self._fields[STATE])
-
-    @property
-    def attempt(self) -> int:
-        return _int(self._fields[ATTEMPT])
-
-    @property
-    def max_attempts(self) -> int:
-        return _int(self._fields[MAX_ATTEMPTS])
-
-    @property
-    def priority(self) -> int:
-        return _int(self._fields[PRIORITY])
-
-    @property
-    def encoded_args(self) -> bytes:
-        return decode_jsonb(self._fields[ARGS])
 
 
 def _int(raw: bytes | None) -> int:

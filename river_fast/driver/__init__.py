@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from river_fast.errors import ClientStoppedError, DatabaseError
-from river_fast.job_row import StoredRow
+from river_fast.job_row import BinaryRow, StoredRow
 
 T = TypeVar("T")
 
@@ -53,9 +53,9 @@ class ConnectionsClosedError(ClientStoppedError, DatabaseError):
     connections for a moment, one more error of the database's; to callers, that of a stopped client."""
 
 
-def stored_rows(rows: list[RawRow], count: int) -> list[StoredRow]:
+def stored_rows(rows: list[RawRow], count: int) -> list[BinaryRow]:
     """`parse` of statements that return jobs in `job.COLUMNS`' order (further columns are kept, unread)."""
-    return [StoredRow(row) for row in rows]
+    return [row if isinstance(row, BinaryRow) else StoredRow(row) for row in rows]
 
 
 class Executor(Protocol):

@@ -28,6 +28,7 @@ from river_fast.driver.psycopg_cancel import cancel_by_old_libpq, cancel_within
 from river_fast.driver.psycopg_prepared import STALE, Prepared, ask, is_binary
 from river_fast.driver.psycopg_session import sql_text
 from river_fast.errors import ConfigError, DatabaseError
+from river_fast.job_row import BinaryRow
 from river_fast.pg_binary import BinaryParam
 
 T = TypeVar("T")
@@ -57,14 +58,17 @@ def _adapters() -> psycopg.adapt.AdaptersMap:
     return adapters
 
 
-class ResultRow(Sequence[bytes | None]):
-    """One row of a reply, read where it lies."""
+class ResultRow(BinaryRow, Sequence[bytes | None]):
+    """One row of a reply, read where it lies; a job's, if the statement returns jobs."""
 
     __slots__ = ("_result", "_row")
 
     def __init__(self, result: pq.abc.PGresult, row: int) -> None:
         self._result = result
         self._row = row
+
+    def field(self, column: int) -> bytes | None:
+        return self._result.get_value(self._row, column)
 
     def __len__(self) -> int:
         return self._result.nfields
