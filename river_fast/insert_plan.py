@@ -36,7 +36,7 @@ class InsertPlan:
         return [
             executor.copy_binary(step.name, pg_binary.copy_stream(step.chunks))
             if isinstance(step, CopyIn)
-            else executor.run(step)
+            else _run(executor, step)
             for step in self.steps
         ]
 
@@ -45,7 +45,7 @@ class InsertPlan:
         return [
             await executor.copy_binary(step.name, pg_binary.copy_stream(step.chunks))
             if isinstance(step, CopyIn)
-            else await executor.run(step)
+            else await _run_async(executor, step)
             for step in self.steps
         ]
 
@@ -82,6 +82,16 @@ class InsertPlan:
         for rest in range(position, len(batch)):
             _repeat(results, batch, rest)
         return results
+
+
+def _run(executor: Executor, step: Statement[Any]) -> Any:
+    reply = executor.run(step)
+    return executor.run(step.otherwise) if step.otherwise is not None and not reply else reply
+
+
+async def _run_async(executor: AsyncExecutor, step: Statement[Any]) -> Any:
+    reply = await executor.run(step)
+    return await executor.run(step.otherwise) if step.otherwise is not None and not reply else reply
 
 
 def _repeat(results: list[JobInsertResult], batch: InsertBatch, position: int) -> None:

@@ -24,7 +24,21 @@ from river_fast.errors import (
     UniqueConflictError,
 )
 from river_fast.insert_params import InsertBatch
-from river_fast.job_row import ID, BinaryRow
+from river_fast.job_row import (
+    ARGS,
+    ATTEMPT,
+    CREATED_AT,
+    ID,
+    KIND,
+    MAX_ATTEMPTS,
+    METADATA,
+    PRIORITY,
+    QUEUE,
+    SCHEDULED_AT,
+    STATE,
+    TAGS,
+    BinaryRow,
+)
 from river_fast.pg_binary import BinaryParam
 from river_fast.resolved_opts import ResolvedOpts
 
@@ -32,6 +46,8 @@ ROWS_PER_STATEMENT: Final = 5_000
 BYTES_PER_STATEMENT: Final = 32 * 1024 * 1024  # one parameter may hold 256 MB; a statement this large is slow enough
 FEW_QUEUES: Final = 16  # a notification's parameters are kept for so many at most
 ROWS_PER_CHUNK: Final = 500  # of a COPY: the next are put together while the server works on these
+BRIEF_FROM: Final = 100  # rows; for fewer, what is not sent back is less than finding out whether it may be left out
+_NO_METADATA: Final = b"\x01{}"
 _COLUMNS = 16  # job.COLUMNS; what follows in a row is the unique insert's own
 
 
@@ -90,7 +106,13 @@ def _statement(
         shared = _alike_params(batch.opts[0])
         kind = pg_binary.param(pg_binary.TEXT, batch.infos[0].kind_element)
         found = {"args": pg_binary.jsonb_array(args), "kind": kind, **shared, **notify_params(schema, tuple(queues))}
-        return Statement("job_insert_many_alike", found, _in_order, lazy=True)
+        whole = Statement("job_insert_many_alike", found, _in_order, lazy=True)
+        if len(args) < BRIEF_FROM or shared["metadata"].data != _NO_METADATA:
+            return whole
+        table = BinaryParam(pg_binary.TEXT, (_quoted(schema) + "river_job").encode())
+        places = _brief_places(kind, shared, batch.opts[0])
+        found = {**found, "table": table}
+        return Statement("job_insert_many_alike_brief", found, _in_order, lazy=True, places=places, otherwise=whole)
     opts = [batch.opts[position] for position in positions]
     params = {
         "args": pg_binary.jsonb_array([batch.args[i] for i in positions]),
@@ -128,6 +150,19 @@ def _alike_params(opts: ResolvedOpts) -> dict[str, BinaryParam]:
             "tags": pg_binary.param(pg_binary.TEXT, opts.tags),
         }
     return params
+
+
+def _brief_places(
+    kind: BinaryParam, shared: Mapping[str, BinaryParam], opts: ResolvedOpts
+) -> tuple[int | bytes | None, ...]:
+    """Where the columns of a job inserted so are: in the reply, or known."""
+    known = {
+        STATE: shared["state"].data, ATTEMPT: struct.pack("!h", 0), MAX_ATTEMPTS: shared["max_attempts"].data,
+        PRIORITY: shared["priority"].data, KIND: kind.data, METADATA: shared["metadata"].data,
+        QUEUE: shared["queue"].data, TAGS: pg_binary.text_array_element(opts.tags_array)[4:],
+    }  # fmt: skip
+    replied = {column: place for place, column in enumerate((ID, CREATED_AT, SCHEDULED_AT, ARGS))}
+    return tuple(replied[column] if column in replied else known.get(column) for column in range(_COLUMNS))
 
 
 def notify_params(schema: str, queues: tuple[str, ...]) -> Mapping[str, BinaryParam]:

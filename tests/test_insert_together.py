@@ -21,6 +21,7 @@ from river_fast.insert_params import CHUNK, InsertBuilder
 from river_fast.insert_statements import copies
 from river_fast.inserter import Inserter
 from river_fast.job_args import JobArgs, args_info
+from river_fast.job_row import COLUMNS, METADATA
 from tests.fix_inserter import ALL, LATER, RETURNING, EmailArgs, Insert, count, driver, inserter, rows_of
 
 __all__ = ["count", "driver", "inserter"]
@@ -204,3 +205,38 @@ def test_trigger_that_leaves_jobs_out_is_told_and_no_job_gets_anothers_row(
     with pytest.raises(DatabaseError, match="2 of 3 jobs were inserted"):
         inserter.insert_many([EmailArgs("a"), EmailArgs("left out"), EmailArgs("b")])
     assert count() == 2
+
+
+def test_what_is_not_sent_back_is_what_was_stored(inserter: Inserter, conn: psycopg.Connection[Any]) -> None:
+    opts = InsertOpts(max_attempts=3, priority=2, queue="brief", scheduled_at=LATER, tags=["one", "other"])
+    plain = [EmailArgs(str(n)) for n in range(MANY)]
+    for many in (plain, [InsertManyParams(args, opts) for args in plain]):
+        jobs = [result.job for result in inserter.insert_many(many)]
+        columns = ", ".join(COLUMNS)
+        with conn.cursor(binary=True) as cursor:
+            ids = [job.id for job in jobs]
+            cursor.execute(f"SELECT {columns} FROM river_job WHERE id = ANY (%s) ORDER BY id", [ids])
+            assert cursor.pgresult is not None
+            for row, job in enumerate(jobs):
+                stored = [cursor.pgresult.get_value(row, column) for column in range(len(COLUMNS))]
+                assert [job._row.field(column) for column in range(len(COLUMNS))] == stored
+
+
+@pytest.mark.parametrize("what", ["trigger", "rule", "metadata"])
+def test_what_the_server_may_change_is_sent_back(inserter: Inserter, conn: psycopg.Connection[Any], what: str) -> None:
+    if what == "trigger":
+        conn.execute(
+            "CREATE FUNCTION change_priority() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN NEW.priority := 4; RETURN NEW; END $$"
+        )
+        conn.execute("CREATE TRIGGER t BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION change_priority()")
+    if what == "rule":
+        conn.execute("CREATE RULE r AS ON DELETE TO river_job DO ALSO SELECT 1")
+    opts = InsertOpts(metadata=b'{"b":1,"a":[2]}') if what == "metadata" else None
+    results = inserter.insert_many([InsertManyParams(EmailArgs(str(n)), opts) for n in range(MANY)])
+    assert conn.execute("SELECT count(*) FROM river_job").fetchone() == (MANY,)
+    assert {result.job.priority for result in results} == {4 if what == "trigger" else 1}
+    assert {result.job._row.field(METADATA) for result in results} == {
+        b'\x01{"a": [2], "b": 1}' if what == "metadata" else b"\x01{}"
+    }
+    assert [json.loads(result.job.encoded_args)["to"] for result in results] == [str(n) for n in range(MANY)]

@@ -29,7 +29,8 @@ class Statement(Generic[T]):
 
     Parameters may be `pg_binary.BinaryParam`; those of the compiled part's files are named "1", "2" ... `lazy`: rows
     are views into the server's reply, which then lives as long as any of them; for replies of thousands of rows of
-    which few are looked at. `forms`: lines of the file that begin
+    which few are looked at. `places`, of a lazy one: where each of `job.COLUMNS` is, by its number in the reply or
+    as the value that all rows have. `otherwise`: what to run if no row came back. `forms`: lines of the file that begin
     with `--word ` belong to the statement where its word is among them.
     """
 
@@ -37,6 +38,8 @@ class Statement(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     parse: Callable[[list[RawRow], int], T] = lambda rows, count: count  # type: ignore[assignment,return-value]
     lazy: bool = False
+    places: tuple[int | bytes | None, ...] = ()
+    otherwise: Statement[T] | None = None
     forms: tuple[str, ...] = ()
 
 

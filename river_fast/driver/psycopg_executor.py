@@ -86,11 +86,28 @@ class ResultRow(BinaryRow, Sequence[bytes | None]):
         return self._result.get_value(self._row, column if column >= 0 else column + count)
 
 
-def raw_rows(result: pq.abc.PGresult | None, lazy: bool) -> list[RawRow]:
+class BriefRow(ResultRow):
+    """One of a reply that leaves out what all its rows have in common; `places` as in `Statement`."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, result: pq.abc.PGresult, row: int, places: tuple[int | bytes | None, ...]) -> None:
+        self._result = result
+        self._row = row
+        self._places = places
+
+    def field(self, column: int) -> bytes | None:
+        place = self._places[column]
+        return self._result.get_value(self._row, place) if isinstance(place, int) else place
+
+
+def raw_rows(result: pq.abc.PGresult | None, statement: Statement[Any]) -> list[RawRow]:
     """The rows of a reply, as the bytes PostgreSQL sent."""
     if result is None or result.status != pq.ExecStatus.TUPLES_OK:
         return []
-    if lazy:
+    if statement.places:
+        return list(map(BriefRow, repeat(result), range(result.ntuples), repeat(statement.places)))
+    if statement.lazy:
         return list(map(ResultRow, repeat(result), range(result.ntuples)))
     columns = range(result.nfields)
     get = result.get_value
@@ -98,7 +115,7 @@ def raw_rows(result: pq.abc.PGresult | None, lazy: bool) -> list[RawRow]:
 
 
 def _parsed(statement: Statement[T], result: pq.abc.PGresult) -> T:
-    rows = raw_rows(result, statement.lazy)
+    rows = raw_rows(result, statement)
     return statement.parse(rows, len(rows) or result.command_tuples or 0)
 
 
@@ -231,7 +248,7 @@ class PsycopgExecutor:
                 if not _went_stale(error, self._conn):
                     raise
                 cursor.execute(text, values, prepare=False, binary=True)
-            return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
+            return statement.parse(raw_rows(cursor.pgresult, statement), max(cursor.rowcount, 0))
 
     def cancel(self) -> None:
         with translated(self._conn):
@@ -292,7 +309,7 @@ class PsycopgAsyncExecutor:
                     if not _went_stale(error, conn):
                         raise
                     await cursor.execute(text, values, prepare=False, binary=True)
-                return statement.parse(raw_rows(cursor.pgresult, statement.lazy), max(cursor.rowcount, 0))
+                return statement.parse(raw_rows(cursor.pgresult, statement), max(cursor.rowcount, 0))
 
     async def copy_binary(self, name: str, data: Iterable[bytes], params: Mapping[str, Any] | None = None) -> int:
         with translated(self._conn):
