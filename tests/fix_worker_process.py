@@ -6,6 +6,7 @@ A line of the ledger: job id, attempt, pid, `start` or `end`, seconds of the mac
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -109,7 +110,10 @@ class WorkerProcess:
         return at
 
     def pause(self) -> None:
+        """When this returns, none of its threads runs any more."""
         self._process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), f"it ended instead: {status}"
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)

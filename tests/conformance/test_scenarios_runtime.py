@@ -179,7 +179,9 @@ def test_shutdown_after_cancel_attempt(adapter: AdapterProcess, make_adapter: Ma
         worker.call("stop", cancel=hard)
         stored = adapter.call("get", id=job["id"])
         assert stored["state"] == "cancelled"
-        assert [error["error"] for error in stored["errors"]] == ["JobCancelError: job cancelled remotely"]
+        errors = [error["error"] for error in stored["errors"]]
+        # a hard stop may interrupt the job before the cancel is heard of: then it has no error to record
+        assert errors == ["JobCancelError: job cancelled remotely"] or (hard and errors == [])
 
 
 def test_resumable_cross_engine_cursor(adapter: AdapterProcess, make_adapter: Make) -> None:
