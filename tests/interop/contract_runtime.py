@@ -33,9 +33,11 @@ def start(adapter: AdapterProcess, client_id: str = "works", **options: Any) -> 
     adapter.call("start", client_id=client_id, **tuned, **options)
 
 
-def running(adapter: AdapterProcess, behavior: str, **params: Any) -> int:
+def running(adapter: AdapterProcess, behavior: str, works: AdapterProcess | None = None, **params: Any) -> int:
+    """Of a job that runs, says its row; and has begun, says `works`, which may still give back what it has claimed."""
     job = adapter.call("insert", behavior=behavior, **params)["id"]
-    adapter.call("wait", id=job, states=["running"])
+    for side in (adapter, works or adapter):
+        side.call("wait", id=job, states=["running"])
     return int(job)
 
 
@@ -105,7 +107,7 @@ def test_cooperative_remote_cancellation(pair: Sides) -> None:
     start(works, fetch_poll_interval_ms=LONG)
     left = {"cooperative_cancel": CANCELLED, "barrier_wait": CANCELLED, "cancel_error": CANCELLED}
     for behavior, error in {**left, "cancel_panic": "conformance panic after cancellation"}.items():
-        job = running(asks, behavior, message="b")
+        job = running(asks, behavior, works, message="b")
         assert "cancel_attempted_at" in asks.call("cancel", id=job)["metadata"]
         done = asks.call("wait", id=job)
         assert (done["state"], errors(done), list(done["metadata"])) == ("cancelled", [error], ["cancel_attempted_at"])
@@ -129,7 +131,8 @@ def test_hard_shutdown_soft_stop_classification(pair: Sides) -> None:
         "cancel_panic": "conformance panic after cancellation",
     }
     jobs = {
-        behavior: running(asks, behavior, message="b") for behavior in ("cooperative_cancel", "barrier_wait", *failing)
+        behavior: running(asks, behavior, works, message="b")
+        for behavior in ("cooperative_cancel", "barrier_wait", *failing)
     }
     works.call("stop", cancel=True)
     for behavior, job in jobs.items():
@@ -148,7 +151,7 @@ def test_external_terminal_completion_race(pair: Sides, ours: AdapterProcess) ->
     ):
         works.call("barrier_create", name="b")
         start(works)
-        job = running(asks, "barrier_output", message="b")
+        job = running(asks, "barrier_output", works, message="b")
         ours.call("raw_finalize", id=job, state=state, metadata={"external": 1})
         finalized = asks.call("get", id=job)["finalized_at"]
         works.call("barrier_release", name="b")
@@ -217,7 +220,7 @@ def test_dynamic_queue_add_reconfigure_remove(pair: Sides) -> None:
     assert asks.call("wait", id=asks.call("insert", opts={"queue": "other"})["id"])["state"] == "completed"
     works.call("queue_add", name="other", max_workers=2)
     works.call("barrier_create", name="b")
-    two = [running(asks, "barrier_wait", message="b", opts={"queue": "other"}) for _ in range(2)]
+    two = [running(asks, "barrier_wait", works, message="b", opts={"queue": "other"}) for _ in range(2)]
     works.call("barrier_release", name="b")
     assert [asks.call("wait", id=job)["state"] for job in two] == ["completed"] * 2
     works.call("queue_remove", name="other")
@@ -313,6 +316,6 @@ def test_listener_backend_disconnect_reconnect(pair: Sides, conn: psycopg.Connec
         )
     )
     assert asks.call("wait", id=asks.call("insert")["id"])["state"] == "completed"
-    job = running(asks, "cooperative_cancel")
+    job = running(asks, "cooperative_cancel", works)
     asks.call("cancel", id=job)
     assert errors(asks.call("wait", id=job)) == [CANCELLED]
