@@ -52,6 +52,11 @@ class Rest:
         share = sum(n for text, n in self.texts.items() if text.startswith("SET ")) / sum(self.texts.values())
         return self.statements * share
 
+    @property
+    def connections(self) -> int:
+        """How many sessions were set up meanwhile."""
+        return max((n for text, n in self.texts.items() if text.startswith("SET ")), default=0)
+
     def __str__(self) -> str:
         by_calls = sorted(self.texts.items(), key=lambda text: -text[1])
         listed = "".join(f"\n  {calls:5} {' '.join(text.split())[:150]}" for text, calls in by_calls)

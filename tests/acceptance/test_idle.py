@@ -22,3 +22,4 @@ def test_an_idle_fleet_is_no_load_with_one_queue_and_with_a_thousand(counting: C
     for rest, most in zip(rests, (LEADER, FOLLOWER, LEADER, FOLLOWER), strict=True):
         assert rest.texts, "nothing was counted"
         assert rest.statements - rest.connected <= most, str(rest)
+        assert rest.connections <= 2, f"connections come and go: {rest}"  # one of each pool
